@@ -1,0 +1,96 @@
+"""Files that are there whole or not at all, and what the file system says when it refuses."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+from ganrt.errors import StorageError, StorageFull
+
+PART = ".part"
+CHUNK = 1 << 20
+
+
+def digest(data: bytes | memoryview) -> str:
+    """BLAKE2b of 128 bits, as 32 hex digits (``b2sum -l 128`` gives the same)."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def file_digest(path: Path, start: int = 0, length: int | None = None) -> str:
+    """The digest of a file, or of ``length`` bytes from ``start``. Raises OSError, also when it is shorter."""
+    state = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        file.seek(start)
+        left = os.fstat(file.fileno()).st_size - start if length is None else length
+        while left > 0:
+            data = file.read(min(CHUNK, left))
+            if not data:
+                raise OSError(errno.ENODATA, "ends early", str(path))
+            state.update(data)
+            left -= len(data)
+    return state.hexdigest()
+
+
+def write_loose(path: str, data: bytes) -> None:
+    """Writes one of many small files: whole under its name, or not there. Not synced."""
+    part = path + PART
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        written = os.write(file, data)
+        while written < len(data):
+            written += os.write(file, data[written:])
+    except BaseException:
+        os.close(file)
+        os.unlink(part)
+        raise
+    os.close(file)
+    os.replace(part, path)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file that survives a power cut whole, or is not there."""
+    part = path.with_name(path.name + PART)
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder last, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems have no sync for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(error: OSError) -> StorageError:
+    """The typed error of what the file system said."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk quota is used up" if error.errno == errno.EDQUOT else "no space or inodes left"
+        return StorageFull(f"{what}{where}", "Make room and give the same command again; finished images are kept.")
+    hints = {
+        errno.EACCES: "Choose a folder that you may write to.",
+        errno.EPERM: "Choose a folder that you may write to.",
+        errno.EROFS: "Choose a folder on a file system that is not read-only.",
+        errno.ENOENT: "Was the folder removed during the run? Give the same command again.",
+        errno.EFBIG: "A limit on file sizes is set (ulimit -f); raise it or use a smaller --shard-size.",
+        errno.EMFILE: "A limit on open files is set (ulimit -n); raise it or use fewer --workers.",
+    }
+    hint = hints.get(error.errno or 0, "Mend it and give the same command again; finished images are kept.")
+    return StorageError(f"cannot read or write: {error.strerror or error}{where}", hint)

@@ -1,0 +1,294 @@
+"""From a generator to a dataset: plan, skip what is done, make shards, record them, report."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import isal
+import PIL
+
+from ganrt import __version__
+from ganrt.card import Card
+from ganrt.contract import read_model
+from ganrt.errors import GanrtError, UsageError
+from ganrt.files import storage_error
+from ganrt.generator import Batch, Generator, Samples, load_checked
+from ganrt.latents import MAX_INDEX
+from ganrt.layouts import Layout, layout_of
+from ganrt.manifest import Ledger, Machine, Part, complete
+from ganrt.models import find_model
+from ganrt.planning import PlanOptions, make_plan, parse_shard
+from ganrt.providers import cpu_count, installed_runtimes, parse_device
+from ganrt.shards import Plan, Record, Shard, require
+from ganrt.workers import Stopped, in_threads
+
+MAX_WORKERS = 1024
+RECHECKED = 4  # shards whose digests are compared on resume
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. ``done`` of ``total`` are this run's share, what it found finished included."""
+
+    done: int
+    total: int
+    made: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run, so far."""
+        return self.made / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run did.
+
+    ``images`` were made by it and ``already`` were there; ``complete`` says whether all ``total`` are, from
+    every machine and part. ``device`` is None when nothing was to do. ``images_per_second`` is of making
+    and writing, ``seconds`` of the whole call.
+    """
+
+    images: int
+    already: int
+    total: int
+    seconds: float
+    images_per_second: float
+    bytes: int
+    complete: bool
+    device: str | None
+    workers: int
+    batch: int
+    shard_size: int
+    layout: str
+    format: str | None
+    model: str
+    out: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def generate(
+    model: str | os.PathLike[str] | Generator = "fashion",
+    *,
+    n: int,
+    out: str | os.PathLike[str],
+    workers: int | None = None,
+    device: str = "auto",
+    shard: str | tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+    **options: Unpack[PlanOptions],
+) -> Report:
+    """Writes ``n`` samples of a generator as a dataset under ``out``; :class:`PlanOptions` says which and how.
+
+    The same call goes on where an interrupted one stopped, a larger ``n`` extends the dataset, and a
+    complete one is left as it is. ``model`` is a name or path, or a generator loaded from one. ``workers``
+    is the number of threads, all processors unless given. ``shard`` is ``"K/M"`` or (K, M): of M machines
+    this is the K-th from 0, and makes every M-th shard. ``overwrite`` removes what ganrt wrote there for
+    this part before it starts.
+
+    ``progress`` is called a few times a second, in this thread. Setting ``cancel`` stops the run after the
+    batches in work; what is finished is kept, and Cancelled is raised.
+
+    Raises the errors of :func:`ganrt.load`, UsageError, DatasetMismatch, DatasetLocked, DatasetDamaged,
+    StorageError, StorageFull, InferenceError, Cancelled.
+    """
+    began = time.monotonic()
+    job = prepare(model, n, out, workers, device, shard, options)
+    try:
+        with Ledger.claim(job.root, job.plan, job.machine, n, overwrite) as ledger:
+            own, todo = _share(job, ledger.part)
+            run = _Run(job, ledger, own, own - sum(map(len, todo)))
+            if todo:
+                run.make(todo, progress, cancel)
+        finished = complete(job.root)
+    except OSError as error:
+        raise storage_error(error) from error
+    return Report(
+        images=run.made,
+        already=run.found,
+        total=n,
+        seconds=round(time.monotonic() - began, 3),
+        images_per_second=round(run.made / run.seconds, 1) if run.made else 0.0,
+        bytes=run.bytes,
+        complete=finished,
+        device=run.device,
+        workers=job.workers,
+        batch=job.plan.batch,
+        shard_size=job.plan.shard_size,
+        layout=job.plan.layout,
+        format=job.plan.format,
+        model=job.plan.model,
+        out=os.fspath(out),
+    )
+
+
+def make_shard(
+    generator: Generator,
+    samples: Samples,
+    batch: int,
+    layout: Layout,
+    root: Path,
+    shard: Shard,
+    watch: Callable[[Iterator[Batch]], Iterable[Batch]] = iter,
+) -> Record:
+    """Makes one shard: draws its samples, writes its files, says what it wrote. Every engine calls this function.
+
+    ``watch`` passes the batches on; it may count them, or raise to abort the shard.
+    """
+    return layout.write(root, shard, watch(generator.batches(samples, shard.start, shard.stop, batch)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A checked request: what to make, where, with what."""
+
+    root: Path
+    plan: Plan
+    n: int
+    machine: Machine
+    workers: int
+    load: Callable[[], Generator]  # put off until something is to do
+
+
+def prepare(
+    model: str | os.PathLike[str] | Generator,
+    n: int,
+    out: str | os.PathLike[str],
+    workers: int | None,
+    device: str,
+    shard: str | tuple[int, int],
+    options: PlanOptions,
+) -> Job:
+    """Checks a request as a whole before anything is written or loaded. Raises as :func:`generate` does."""
+    require("n", n, 0, MAX_INDEX)
+    workers = cpu_count() if workers is None else workers
+    require("workers", workers, 1, MAX_WORKERS)
+    parse_device(device)
+    machine = parse_shard(shard)
+    if isinstance(model, Generator):
+        given, card, digest = model, model.card, model.digest
+        if digest is None:
+            raise UsageError("a generator made from a session has no file to name in the manifest", "Load its file.")
+        if options.get("batch") is None:
+            options = {**options, "batch": given.batch}
+
+        def load() -> Generator:
+            return given
+    else:
+        path = find_model(model)
+        checked = read_model(path)
+        card, digest = checked.card, checked.digest
+
+        def load() -> Generator:
+            # One thread a call: the workers are the threads.
+            return load_checked(checked, path, device, options.get("batch"), 1)
+
+    plan = make_plan(card, digest, **options)
+    require("start + n", plan.start + n, 0, MAX_INDEX)
+    if machine[1] > 1 and not layout_of(plan).divisible:
+        raise UsageError(f"layout {plan.layout} cannot be made by several machines", "Use folder or webdataset.")
+    return Job(root=Path(out), plan=plan, n=n, machine=machine, workers=workers, load=load)
+
+
+def samples_of(plan: Plan) -> Samples:
+    """What a plan draws for each index."""
+    return Samples(
+        seed=plan.seed,
+        classes=plan.classes,
+        psi=plan.psi,
+        latent_std=plan.latent_std,
+        size=plan.size,
+        resample=plan.resample or "",
+        mode=plan.mode,
+    )
+
+
+def _share(job: Job, part: Part) -> tuple[int, list[Shard]]:
+    """How many images are this machine's to make, and those of its shards that are not there yet."""
+    k, m = job.machine
+    layout = layout_of(job.plan)
+    trusted: dict[int, tuple[Shard, Record]] = {}
+    for shard, record in part.records():
+        if shard.number % m == k and layout.is_there(job.root, shard, record):
+            trusted[shard.number] = (shard, record)
+    if not layout.durable:
+        # After a power cut the ledger may be ahead of the files that were written just before it.
+        for number in list(trusted)[-RECHECKED:]:
+            if next(layout.damage(job.root, *trusted[number]), None):
+                del trusted[number]
+    own = [shard for shard in job.plan.shards(job.n) if shard.number % m == k]
+    return sum(map(len, own)), [shard for shard in own if shard.number not in trusted]
+
+
+class _Run:
+    """The state of one call of generate: who makes shards, and how many images are made."""
+
+    def __init__(self, job: Job, ledger: Ledger, own: int, found: int) -> None:
+        self._job, self._ledger, self._own = job, ledger, own
+        self.found = found
+        self.made = self.committed = self.bytes = 0
+        self.seconds = 0.0
+        self.device: str | None = None
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+
+    def make(
+        self, todo: list[Shard], progress: Callable[[Progress], None] | None, cancel: threading.Event | None
+    ) -> None:
+        """Makes and records the shards. An error carries a note of what is kept."""
+        job, layout, samples = self._job, layout_of(self._job.plan), samples_of(self._job.plan)
+        generator = job.load()
+        self.device = generator.device
+        self._ledger.note(made_with(generator.device))
+        complete(job.root)  # the manifest says that the dataset is not complete
+        layout.prepare(job.root)
+        began = time.monotonic()
+
+        def work(shard: Shard) -> None:
+            record = make_shard(generator, samples, job.plan.batch, layout, job.root, shard, self._watch)
+            self._ledger.append(record)
+            with self._guard:
+                self.committed += len(shard)
+                self.bytes += sum(record.sizes)
+
+        def tick() -> None:
+            self.seconds = time.monotonic() - began
+            if progress:
+                progress(Progress(self.found + self.made, self._own, self.made, self.seconds))
+
+        try:
+            in_threads(work, todo, min(job.workers, len(todo)), self._stop, cancel, tick)
+            tick()
+        except (GanrtError, OSError) as error:
+            raised = storage_error(error) if isinstance(error, OSError) else error
+            raised.add_note(
+                f"{self.found + self.committed:,} of {self._own:,} images are finished and kept; "
+                "the same command goes on from there."
+            )
+            raise raised from (error if raised is not error else None)
+
+    def _watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if self._stop.is_set():
+                raise Stopped
+            yield batch
+            with self._guard:
+                self.made += len(batch.images)
+
+
+def made_with(device: str) -> dict[str, str]:
+    """The software that decides bytes, and the kind of device, for the record."""
+    versions = {"ganrt": __version__, "isal": isal.__version__, "pillow": PIL.__version__, **installed_runtimes()}
+    return {**versions, "device": device.partition(":")[0]}

@@ -1,0 +1,66 @@
+"""How a dataset's files are arranged: one file a layout, one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ganrt.layouts.folder import Folder
+from ganrt.layouts.npy import Npy
+from ganrt.layouts.webdataset import WebDataset
+from ganrt.shards import Plan, Record, Shard
+
+if TYPE_CHECKING:
+    from ganrt.generator import Batch
+
+
+class Layout(Protocol):
+    """What generation and verification ask of a layout. Names are relative to the dataset's root, with ``/``."""
+
+    shard_size: ClassVar[int]  # unless the user names another
+    format: ClassVar[str | None]  # likewise; None where images are not encoded
+    divisible: ClassVar[bool]  # may several machines make one part?
+    durable: ClassVar[bool]  # is a shard on the disk before its ledger line is?
+
+    def prepare(self, root: Path) -> None:
+        """Makes the root ready for shards to be written; called once a run, before any."""
+
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+        """Writes a shard's files, each under its final name only when it is whole."""
+
+    def finish(self, root: Path, n: int) -> None:
+        """Called when every shard is recorded; may be called again."""
+
+    def names(self, shard: Shard) -> list[str]:
+        """The files of a shard, in the order of its record."""
+
+    def is_there(self, root: Path, shard: Shard, record: Record) -> bool:
+        """Whether a recorded shard's files are there with their sizes."""
+
+    def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
+        """Every file of a recorded shard that is missing or changed, with what is wrong."""
+
+    def common(self, n: int) -> dict[str, bytes]:
+        """Beginnings of the files that belong to no single shard, as they must be when the part is complete."""
+
+    def pattern(self) -> str:
+        """The files that a reader wants, as a glob."""
+
+
+_LAYOUTS: dict[str, type[Folder] | type[WebDataset] | type[Npy]] = {
+    "folder": Folder,
+    "webdataset": WebDataset,
+    "npy": Npy,
+}
+LAYOUTS = tuple(_LAYOUTS)
+
+
+def layout_kind(name: str) -> type[Folder] | type[WebDataset] | type[Npy]:
+    """The layout class of that name: its defaults can be read before there is a plan."""
+    return _LAYOUTS[name]
+
+
+def layout_of(plan: Plan) -> Layout:
+    """The layout of a plan. Raises UsageError when its class names cannot be files' names."""
+    return _LAYOUTS[plan.layout](plan)

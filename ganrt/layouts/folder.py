@@ -1,0 +1,97 @@
+"""``root/<class>/<index>.png``: one file an image, as torchvision, timm, Keras, HF datasets and FiftyOne read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ganrt.encode import FORMATS, encoder
+from ganrt.files import digest, file_digest, write_loose
+from ganrt.shards import Plan, Record, Shard, class_folders
+
+if TYPE_CHECKING:
+    from ganrt.generator import Batch
+
+
+class Folder:
+    """Class folders hold images and nothing else; without classes the images lie at the root."""
+
+    shard_size: ClassVar[int] = 512
+    format: ClassVar[str | None] = "png"
+    divisible: ClassVar[bool] = True
+    durable: ClassVar[bool] = False
+
+    def __init__(self, plan: Plan) -> None:
+        assert plan.format is not None
+        self._plan = plan
+        self._prefixes = [f"{name}/" for name in class_folders(plan.class_names)]
+        self._encode = encoder(plan.format, plan.quality, plan.mark)
+        self._stem = f"{plan.part}-" if plan.part else ""
+        self._end = f".{FORMATS[plan.format]}"
+
+    def prepare(self, root: Path) -> None:
+        for y in self._plan.classes:
+            (root / self._prefixes[y]).mkdir(exist_ok=True)
+
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+        base, names = f"{os.fspath(root)}/", iter(self.names(shard))
+        sizes, digests, pixels = [], [], hashlib.blake2b(digest_size=16)
+        for batch in batches:
+            pixels.update(batch.images)
+            for data in self._encode(batch.images):
+                write_loose(base + next(names), data)
+                sizes.append(len(data))
+                digests.append(digest(data))
+        return Record(shard.number, len(shard), tuple(sizes), tuple(digests), pixels.hexdigest())
+
+    def finish(self, root: Path, n: int) -> None:
+        pass
+
+    def names(self, shard: Shard) -> list[str]:
+        stem, end = self._stem, self._end
+        if not self._plan.classes:
+            return [f"{stem}{index:08d}{end}" for index in range(shard.start, shard.stop)]
+        prefixes = [self._prefixes[y] for y in self._plan.classes]
+        turns = len(prefixes)
+        return [f"{prefixes[index % turns]}{stem}{index:08d}{end}" for index in range(shard.start, shard.stop)]
+
+    def is_there(self, root: Path, shard: Shard, record: Record) -> bool:
+        return files_are_there(root, self.names(shard), record)
+
+    def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
+        yield from damaged_files(root, self.names(shard), record)
+
+    def common(self, n: int) -> dict[str, bytes]:
+        return {}
+
+    def pattern(self) -> str:
+        return f"*/*{self._end}" if self._plan.classes else f"*{self._end}"
+
+
+def files_are_there(root: Path, names: list[str], record: Record) -> bool:
+    """Whether every file of a record is there with its size."""
+    base = f"{os.fspath(root)}/"
+    try:
+        return len(names) == len(record.sizes) and all(
+            os.lstat(base + name).st_size == size for name, size in zip(names, record.sizes, strict=True)
+        )
+    except FileNotFoundError:
+        return False
+
+
+def damaged_files(root: Path, names: list[str], record: Record) -> Iterator[tuple[str, str]]:
+    """Compares files with a record: yields each name with ``missing``, ``changed`` or why it cannot be read."""
+    for name, size, wanted in zip(names, record.sizes, record.digests, strict=True):
+        path = root / name
+        try:
+            if not path.is_file():
+                yield name, "missing"
+            elif (there := path.stat().st_size) != size:
+                yield name, f"changed: {there} bytes, {size} were written"
+            elif file_digest(path) != wanted:
+                yield name, "changed: other bytes than were written"
+        except OSError as error:
+            yield name, f"cannot be read: {error.strerror}"

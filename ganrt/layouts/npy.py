@@ -1,0 +1,110 @@
+"""``images.npy`` and ``labels.npy``: two arrays, as ``numpy.load(..., mmap_mode="r")`` reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ganrt.files import PART, file_digest, write_synced
+from ganrt.latents import labels
+from ganrt.shards import Plan, Record, Shard
+
+if TYPE_CHECKING:
+    from ganrt.generator import Batch
+
+_HEADER = 128  # bytes, padded so that a larger n fits in place
+
+
+class Npy:
+    """Images uint8 [n, H, W, C] and labels int64 [n]; row k is the sample start + k.
+
+    ``images.npy.part`` is filled by plain writes and takes its name when every shard is in.
+    """
+
+    shard_size: ClassVar[int] = 512
+    format: ClassVar[str | None] = None
+    divisible: ClassVar[bool] = False
+    durable: ClassVar[bool] = True
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        stem = f"{plan.part}-" if plan.part else ""
+        self._images, self._labels = f"{stem}images.npy", f"{stem}labels.npy"
+        height, width, channels = plan.pixels
+        self._image_bytes = height * width * channels
+
+    def prepare(self, root: Path) -> None:
+        final, part = root / self._images, root / (self._images + PART)
+        if final.exists():
+            os.replace(final, part)
+        with open(part, "ab"):
+            pass
+
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+        pixels = hashlib.blake2b(digest_size=16)
+        with open(root / (self._images + PART), "r+b") as file:
+            file.seek(self._offset(shard))
+            for batch in batches:
+                file.write(batch.images)
+                pixels.update(batch.images)
+            file.flush()
+            os.fsync(file.fileno())
+        checked = pixels.hexdigest()
+        return Record(shard.number, len(shard), (len(shard) * self._image_bytes,), (checked,), checked)
+
+    def finish(self, root: Path, n: int) -> None:
+        final, part = root / self._images, root / (self._images + PART)
+        common = self.common(n)
+        if self._labels in common:
+            write_synced(root / self._labels, common[self._labels])
+        if final.exists():
+            return
+        with open(part, "r+b") as file:
+            file.write(common[self._images])
+            file.truncate(_HEADER + n * self._image_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, final)
+
+    def names(self, shard: Shard) -> list[str]:
+        return [self._images]
+
+    def is_there(self, root: Path, shard: Shard, record: Record) -> bool:
+        wanted = self._offset(shard) + len(shard) * self._image_bytes
+        paths = (root / self._images, root / (self._images + PART))
+        return any(path.is_file() and path.stat().st_size >= wanted for path in paths)
+
+    def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
+        path = root / self._images
+        if not path.exists():
+            path = root / (self._images + PART)
+        try:
+            if file_digest(path, self._offset(shard), record.sizes[0]) == record.digests[0]:
+                return
+            what = "changed: other bytes than were written"
+        except OSError as error:
+            what = "missing" if not path.exists() else f"cannot be read: {error.strerror}"
+        rows = f"{shard.start - self._plan.start} to {shard.stop - self._plan.start - 1}"
+        yield self._images, f"rows {rows} {what}"
+
+    def common(self, n: int) -> dict[str, bytes]:
+        files = {self._images: _header("|u1", (n, *self._plan.pixels))}
+        if self._plan.classes:
+            y = labels(self._plan.classes, self._plan.start, n)
+            files[self._labels] = _header("<i8", (n,)) + y.astype("<i8").tobytes()
+        return files
+
+    def pattern(self) -> str:
+        return self._images
+
+    def _offset(self, shard: Shard) -> int:
+        return _HEADER + (shard.start - self._plan.start) * self._image_bytes
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The header of an .npy file, format version 1.0 (numpy.org: NEP 1), of always the same length."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape!r}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11) + b"\n"

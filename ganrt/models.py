@@ -1,0 +1,90 @@
+"""Where generators live: name or path → file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ganrt.card import Card
+from ganrt.errors import ModelError, UnknownModel
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator's file: its name, where it lies, its bytes, and its card, or what is wrong with it."""
+
+    name: str
+    path: Path
+    size: int
+    card: Card | None
+    problem: str = ""
+
+
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether it is meant as a path: it has a separator, ends in ``.onnx`` or is no string."""
+    if not isinstance(name_or_path, str):
+        return True
+    separators = {os.sep, os.altsep or os.sep, "/"}
+    return any(s in name_or_path for s in separators) or name_or_path.lower().endswith(".onnx")
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a generator given by path or by name; folders in GANRT_MODELS come before the shipped ones.
+
+    Raises UnknownModel.
+    """
+    if is_path(name_or_path):
+        path = Path(name_or_path)
+        if path.is_file():
+            return path
+        what = "is a folder" if path.is_dir() else "there is no such file" if not path.exists() else "is no regular file"
+        raise UnknownModel(
+            f"model {os.fspath(path)}: {what}", "Give the path of an .onnx file or a name that `ganrt models` lists."
+        )
+    for folder in _folders():
+        path = folder / f"{name_or_path}.onnx"
+        if path.is_file():
+            return path
+    names = sorted({path.stem for folder in _folders() for path in folder.glob("*.onnx")})
+    near = difflib.get_close_matches(str(name_or_path), names, 1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    raise UnknownModel(
+        f"no model named {name_or_path!r}",
+        f"{meant}There are: {', '.join(names) or 'none'}. A file is given by its path, as in ./{name_or_path}.onnx.",
+    )
+
+
+def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
+    """The generators in ``folders``, else in the folders of GANRT_MODELS and the shipped ones.
+
+    A file that is no generator is listed with its ``problem``.
+    """
+    from ganrt.contract import read_model
+
+    found: dict[str, Model] = {}
+    for folder in [Path(f) for f in folders] if folders else _folders():
+        for path in sorted(folder.glob("*.onnx")):
+            if path.stem in found:
+                continue
+            card, problem = None, ""
+            try:
+                card = read_model(path).card
+            except ModelError as error:
+                problem = error.message
+            found[path.stem] = Model(path.stem, path, path.stat().st_size, card, problem)
+    return list(found.values())
+
+
+def _folders() -> Iterator[Path]:
+    for text in os.environ.get("GANRT_MODELS", "").split(os.pathsep):
+        if text:
+            yield Path(text)
+    # Inside an installed wheel; in a checkout.
+    for folder in (_HERE / "exported", _HERE.parent / "exported"):
+        if folder.is_dir():
+            yield folder

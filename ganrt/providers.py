@@ -1,0 +1,273 @@
+"""The user's device → ONNX Runtime's execution provider and options; proves that the session got it.
+
+Importing ONNX Runtime through :func:`runtime` sets ORT_DISABLE_TELEMETRY=1 in this process's environment
+unless it is set already: from version 1.29 on ONNX Runtime reports usage otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganrt.errors import DeviceUnavailable, InferenceError, UsageError
+
+logger = logging.getLogger("ganrt")
+
+_ON_OFF = ("0", "1")
+# What may be asked of the CUDA provider (onnxruntime.ai: CUDA execution provider, Configuration options);
+# ONNX Runtime ignores an option it does not know without a word. None: a number.
+PROVIDER_OPTIONS: dict[str, tuple[str, ...] | None] = {
+    "gpu_mem_limit": None,
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "cudnn_conv_use_max_workspace": _ON_OFF,
+    "do_copy_in_default_stream": _ON_OFF,
+    "enable_cuda_graph": _ON_OFF,
+    "use_tf32": _ON_OFF,
+    "prefer_nhwc": _ON_OFF,
+}
+_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-silicon",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+INSTALL_CUDA = "pip install 'ganrt[cuda]'"
+
+
+def runtime() -> Any:
+    """The module ``onnxruntime``, imported with its telemetry off. Raises DeviceUnavailable when it is broken."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+
+        onnxruntime.InferenceSession  # noqa: B018 - an uninstalled half of two distributions has none
+    except (ImportError, AttributeError) as error:
+        both = installed_runtimes()
+        hint = _mend_runtimes(both) if len(both) > 1 else "Install it anew: pip install --force-reinstall onnxruntime"
+        raise DeviceUnavailable(f"onnxruntime cannot be imported: {error}", hint) from error
+    return onnxruntime
+
+
+def installed_runtimes() -> dict[str, str]:
+    """The installed distributions that all provide the module ``onnxruntime``, with their versions."""
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_count() -> int:
+    """The processors that this process may use."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as kind and number. Raises UsageError."""
+    match = re.fullmatch(r"(auto|cpu|cuda)(?::([0-9]{1,3}))?", device) if isinstance(device, str) else None
+    if not match or (match[2] and match[1] != "cuda"):
+        raise UsageError(f"device {device!r}", "Expected auto, cpu, cuda, or cuda:N with the number of a GPU.")
+    return match[1], int(match[2] or 0)
+
+
+def check_provider_options(options: Mapping[str, Any] | None) -> dict[str, str]:
+    """Options for the CUDA provider as ONNX Runtime takes them. Raises UsageError for any that it would ignore."""
+    checked = {}
+    for name, value in (options or {}).items():
+        if name not in PROVIDER_OPTIONS:
+            raise UsageError(f"provider option {name!r}", f"There are: {', '.join(PROVIDER_OPTIONS)}.")
+        allowed = PROVIDER_OPTIONS[name]
+        text = str(int(value)) if isinstance(value, bool) else str(value)
+        if not (text.isdigit() if allowed is None else text in allowed):
+            expected = "a whole number" if allowed is None else " or ".join(allowed)
+            raise UsageError(f"provider option {name}={value!r}", f"Expected {expected}.")
+        checked[name] = text
+    return checked
+
+
+def gpus() -> list[str]:
+    """The names of the GPUs that the NVIDIA driver shows this process (so CUDA_VISIBLE_DEVICES is honoured).
+
+    Raises DeviceUnavailable when there is no driver, or when it shows none.
+    """
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        raise DeviceUnavailable(
+            "no NVIDIA driver on this machine", "Install NVIDIA's driver (nvidia-smi must work), or use --device cpu."
+        ) from None
+    count, status = ctypes.c_int(0), cuda.cuInit(0)
+    if status == 0:
+        status = cuda.cuDeviceGetCount(ctypes.byref(count))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if status != 0 or count.value == 0:
+        if visible is not None:
+            raise DeviceUnavailable(
+                f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU", "Unset it: env -u CUDA_VISIBLE_DEVICES ganrt ..."
+            )
+        raise DeviceUnavailable(
+            f"the NVIDIA driver shows no GPU (CUDA error {status})", "See what is wrong with it: nvidia-smi"
+        )
+    names = []
+    for number in range(count.value):
+        name, handle = ctypes.create_string_buffer(256), ctypes.c_int()
+        cuda.cuDeviceGet(ctypes.byref(handle), number)
+        cuda.cuDeviceGetName(name, 256, handle)
+        names.append(name.value.decode(errors="replace"))
+    return names
+
+
+def create_session(
+    model: bytes, device: str, threads: int, options: Mapping[str, Any] | None = None
+) -> tuple[Any, str]:
+    """An ONNX Runtime session and the device that it really runs on (``cpu`` or ``cuda:N``).
+
+    ``threads`` are those within one call on a CPU. Raises DeviceUnavailable when the device asked for does
+    not work here wholly, UsageError for provider options that do not apply, InferenceError when ONNX
+    Runtime cannot load the model.
+    """
+    kind, number = parse_device(device)
+    checked = check_provider_options(options)
+    if checked and kind == "cpu":
+        raise UsageError("provider options do not apply to the device cpu", "Leave them out, or use the device cuda.")
+    if kind == "cpu":
+        return _cpu_session(model, threads), "cpu"
+    if kind == "cuda":
+        return _cuda_session(model, number, threads, checked), f"cuda:{number}"
+    try:
+        session = _cuda_session(model, 0, threads, checked)
+    except DeviceUnavailable as error:
+        logger.info("device cpu (no CUDA: %s)", error.message)
+        return _cpu_session(model, threads), "cpu"
+    logger.info("device cuda:0")
+    return session, "cuda:0"
+
+
+class BoundRuns:
+    """Runs with inputs and output bound to buffers on the device that are used again, one set a thread and shape."""
+
+    def __init__(self, device: str) -> None:
+        kind, _, number = device.partition(":")
+        self._kind, self._number = kind, int(number or 0)
+        self._buffers = threading.local()
+
+    def run(self, session: Any, feeds: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The output ``images`` of the given uint8 shape, in host memory."""
+        key = tuple((name, value.shape) for name, value in feeds.items())
+        if getattr(self._buffers, "key", None) != key:
+            value_type = runtime().OrtValue
+            binding = session.io_binding()
+            inputs = {
+                name: value_type.ortvalue_from_numpy(value, self._kind, self._number) for name, value in feeds.items()
+            }
+            output = value_type.ortvalue_from_shape_and_type(shape, np.uint8, self._kind, self._number)
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output("images", output)
+            self._buffers.key, self._buffers.bound = key, (binding, inputs, output)
+        binding, inputs, output = self._buffers.bound
+        for name, value in feeds.items():
+            inputs[name].update_inplace(value)
+        binding.synchronize_inputs()
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        images: NDArray[np.uint8] = output.numpy()
+        # On a GPU numpy() copies; on a CPU it shows the buffer itself, which the next run fills.
+        return images.copy() if self._kind == "cpu" else images
+
+
+def _options(threads: int) -> Any:
+    ort = runtime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; what goes wrong is raised
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _cpu_session(model: bytes, threads: int) -> Any:
+    ort = runtime()
+    try:
+        return ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen types that share no base
+        raise load_error(error) from error
+
+
+def _cuda_session(model: bytes, number: int, threads: int, options: Mapping[str, str]) -> Any:
+    ort = runtime()
+    _check_cuda(ort, number)
+    session_options = _options(threads)
+    # Without this ONNX Runtime runs on the CPU what it cannot run on the GPU, and says nothing.
+    session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # One batch shape a plan: a heuristic choice of kernels costs nothing per run and no search at the start.
+    chosen = {"device_id": str(number), "cudnn_conv_algo_search": "HEURISTIC", **options}
+    try:
+        session = ort.InferenceSession(model, session_options, providers=[("CUDAExecutionProvider", chosen)])
+    except Exception as error:
+        raise DeviceUnavailable(
+            f"device cuda:{number}: ONNX Runtime cannot run this model there: {_first_line(error)}",
+            f"CUDA 13 and cuDNN 9 are needed: {INSTALL_CUDA}",
+        ) from error
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise DeviceUnavailable(
+            f"device cuda:{number}: ONNX Runtime fell back to the CPU", f"Install NVIDIA's libraries: {INSTALL_CUDA}"
+        )
+    return session
+
+
+def _check_cuda(ort: Any, number: int) -> None:
+    """Raises DeviceUnavailable with the cause that can be told before a session is tried."""
+    names = gpus()
+    if number >= len(names):
+        raise DeviceUnavailable(
+            f"device cuda:{number}: there are {len(names)} GPUs", f"Expected cuda:0 to cuda:{len(names) - 1}."
+        )
+    both = installed_runtimes()
+    if len(both) > 1:
+        raise DeviceUnavailable(
+            f"two distributions of onnxruntime are installed over each other: {', '.join(both)}", _mend_runtimes(both)
+        )
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise DeviceUnavailable(
+            f"the installed {next(iter(both), 'onnxruntime')} has no CUDA in it",
+            "Replace it: pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # NVIDIA's libraries from pip packages, or those that PyTorch brought
+
+
+def _mend_runtimes(both: Mapping[str, str]) -> str:
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in both else "onnxruntime"
+    return f"Keep one: pip uninstall -y {' '.join(both)} && pip install {keep}"
+
+
+def load_error(error: Exception) -> InferenceError:
+    """The typed error of what ONNX Runtime said on loading or running a model."""
+    return InferenceError(f"ONNX Runtime: {_first_line(error)}", "Export the generator again, or upgrade onnxruntime.")
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 300 else line[:297] + "..."

@@ -1,0 +1,182 @@
+"""The plan of a dataset, and the shards it falls into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ganrt.errors import UsageError
+from ganrt.latents import MAX_INDEX, MAX_SEED
+
+PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+DEFAULT_BATCH = 64
+MAX_BATCH = 1 << 16
+MAX_SIZE = 1 << 14
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of sample indices, start … stop-1: the unit of work, of commit, of retry, of distribution."""
+
+    number: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the ledger holds of a finished shard.
+
+    ``sizes`` in bytes and ``digests`` of its files, in the order of the layout's ``names``; ``pixels`` is
+    the digest of its uint8 pixels, the same for every format.
+    """
+
+    number: int
+    images: int
+    sizes: tuple[int, ...]
+    digests: tuple[str, ...]
+    pixels: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides a dataset except how many images and how many workers.
+
+    ``classes`` is the cycle of labels: label of index i = classes[i mod len(classes)]; empty for a
+    generator without classes. ``size`` is (width, height) in pixels, None for the generator's own.
+    Shards and batches lie at absolute indices: shard k holds k·shard_size … (k+1)·shard_size-1.
+    """
+
+    part: str
+    model: str
+    model_digest: str
+    class_names: tuple[str, ...]
+    width: int
+    height: int
+    channels: int
+    seed: int
+    start: int
+    classes: tuple[int, ...]
+    psi: float | None
+    latent_std: float
+    size: tuple[int, int] | None
+    resample: str | None
+    mode: str
+    layout: str
+    format: str | None
+    quality: int | None
+    mark: bool
+    shard_size: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0, MAX_SEED)
+        require("start", self.start, 0, MAX_INDEX)
+        require("batch", self.batch, 1, MAX_BATCH)
+        require("shard size", self.shard_size, 1, MAX_INDEX)
+        if self.shard_size % self.batch:
+            near = max(1, round(self.shard_size / self.batch)) * self.batch
+            raise UsageError(
+                f"shard size {self.shard_size} is no multiple of the batch {self.batch}", f"{near} would be one."
+            )
+        if self.part and not PART_NAME.fullmatch(self.part):
+            raise UsageError(
+                f"part {self.part!r}",
+                "Expected up to 40 letters, digits, '-' and '_', starting with a letter or a digit.",
+            )
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images written."""
+        width, height = self.size or (self.width, self.height)
+        return height, width, {"l": 1, "rgb": 3}[self.mode]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """The plan back from its JSON values. Raises TypeError, ValueError or UsageError when they are none."""
+        tuples = {k: tuple(values[k]) for k in ("class_names", "classes")}
+        size = values["size"]
+        return cls(**{**values, **tuples, "size": tuple(size) if size else None})
+
+    def fingerprint(self) -> str:
+        """What tells this plan from any other: 32 hex digits."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def differences(self, other: Plan) -> list[str]:
+        """The fields in which two plans differ, as ``field: mine, theirs``."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{k}: {_short(mine[k])}, there {_short(theirs[k])}" for k in mine if mine[k] != theirs[k]]
+
+    def shards(self, n: int) -> Iterator[Shard]:
+        """The shards that hold the first ``n`` samples, in order; the first and last may be short."""
+        stop = self.start + n
+        for number in range(self.start // self.shard_size, -(-stop // self.shard_size) if n else 0):
+            first = number * self.shard_size
+            yield Shard(number, max(first, self.start), min(first + self.shard_size, stop))
+
+    def shard(self, number: int, n: int) -> Shard | None:
+        """Shard ``number`` of the first ``n`` samples; None when they do not reach into it."""
+        first = number * self.shard_size
+        start, stop = max(first, self.start), min(first + self.shard_size, self.start + n)
+        return Shard(number, start, stop) if start < stop else None
+
+    def label(self, index: int) -> int | None:
+        """The label of a sample, None without classes."""
+        return self.classes[index % len(self.classes)] if self.classes else None
+
+    def per_class(self, n: int) -> dict[str, int]:
+        """How many of the first ``n`` samples each class has."""
+        cycle = len(self.classes)
+        whole, rest = divmod(n, cycle) if cycle else (0, 0)
+        extra = {(self.start + k) % cycle for k in range(rest)}
+        return {self.class_names[y]: whole + (turn in extra) for turn, y in enumerate(self.classes)}
+
+
+def require(name: str, value: int, low: int, high: int) -> None:
+    """Raises UsageError unless ``value`` is a whole number of ``low`` to ``high``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name} {value!r}", f"Expected a whole number of {low} to {high}.")
+
+
+def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The folder of each class: every run of characters outside ``A-Za-z0-9._ -`` becomes ``_``.
+
+    A name that no folder may have on one of the systems (a leading or trailing dot or blank, Windows'
+    device names, the names of ganrt's own files) is mended with ``_`` too. Raises UsageError when two
+    classes would share a folder, case ignored.
+    """
+    folders: dict[str, str] = {}
+    result = []
+    for name in class_names:
+        folder = re.sub(r"[^A-Za-z0-9._ -]+", "_", name)
+        folder = re.sub(r"^[. ]+|[. ]+$", "_", folder)
+        if _RESERVED.match(folder):
+            folder += "_"
+        other = folders.setdefault(folder.casefold(), name)
+        if other != name:
+            raise UsageError(
+                f"classes {other!r} and {name!r} would share the folder {folder!r}",
+                "Use --layout webdataset or npy, or rename the classes in the generator's card.",
+            )
+        result.append(folder)
+    return tuple(result)
+
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$|readme\.md$|ganrt[.]|metadata[.]")
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

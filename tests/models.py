@@ -1,0 +1,197 @@
+"""Tiny generators that follow the ONNX contract, built in memory in milliseconds.
+
+``tiny_model()`` gives the bytes of a whole one. To break one, take ``tiny_proto()``, change it and
+``.SerializeToString()`` it. Weights depend on ``seed`` only, so two calls give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ganrt import card as cards
+from ganrt.card import Card
+
+OPSET = 18
+IR_VERSION = 8
+
+
+def tiny_card(
+    *,
+    name: str = "tiny",
+    class_names: Sequence[str] = ("a", "b", "c"),
+    z_dim: int = 8,
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    psi: bool = False,
+    card_changes: Mapping[str, Any] | None = None,
+) -> Card:
+    """The card that goes with ``tiny_model`` of the same arguments; ``card_changes`` replaces fields of it."""
+    card = Card(
+        name=name,
+        z_dim=z_dim,
+        width=width,
+        height=height,
+        channels=channels,
+        class_names=tuple(class_names),
+        psi=psi,
+        description="A tiny generator for tests.",
+        data="none",
+        data_licence="CC0-1.0",
+        licence="Apache-2.0",
+        recipe="tests",
+    )
+    return dataclasses.replace(card, **(card_changes or {}))
+
+
+def tiny_proto(
+    *,
+    name: str = "tiny",
+    class_names: Sequence[str] = ("a", "b", "c"),
+    z_dim: int = 8,
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    psi: bool = False,
+    seed: int = 0,
+    card_changes: Mapping[str, Any] | None = None,
+    with_card: bool = True,
+    table_rows: int | None = None,
+) -> onnx.ModelProto:
+    """A generator as onnx.ModelProto: images = pixels(tanh((z * psi + table[y]) @ weight + bias)).
+
+    With fewer ``table_rows`` than classes the file passes every check and fails while it runs, for the
+    labels that have no row.
+    """
+    random = np.random.default_rng(seed)
+    pixels = height * width * channels
+
+    def normal(label: str, *shape: int, scale: float) -> TensorProto:
+        return numpy_helper.from_array((random.standard_normal(shape) * scale).astype(np.float32), label)
+
+    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", z_dim])]
+    weights = [
+        normal("weight", z_dim, pixels, scale=z_dim**-0.5),
+        normal("bias", pixels, scale=0.5),
+        numpy_helper.from_array(np.array([-1, height, width, channels], np.int64), "shape"),
+        numpy_helper.from_array(np.float32(127.5), "half"),
+        numpy_helper.from_array(np.float32(128), "middle"),
+        numpy_helper.from_array(np.float32(0), "black"),
+        numpy_helper.from_array(np.float32(255), "white"),
+    ]
+    nodes = []
+    latent = "z"
+    if class_names:
+        inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, ["N"]))
+    if psi:
+        inputs.append(helper.make_tensor_value_info("psi", TensorProto.FLOAT, []))
+        weights.append(numpy_helper.from_array(np.float32(1), "psi"))
+        nodes.append(helper.make_node("Mul", [latent, "psi"], ["truncated"]))
+        latent = "truncated"
+    if class_names:
+        rows = len(class_names) if table_rows is None else table_rows
+        weights.append(normal("table", rows, z_dim, scale=1.5))
+        nodes.append(helper.make_node("Gather", ["table", "y"], ["class"]))
+        nodes.append(helper.make_node("Add", [latent, "class"], ["conditioned"]))
+        latent = "conditioned"
+    nodes += [
+        helper.make_node("Gemm", [latent, "weight", "bias"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["shaped"]),
+        helper.make_node("Tanh", ["shaped"], ["signed"]),
+        helper.make_node("Mul", ["signed", "half"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "middle"], ["levels"]),
+        helper.make_node("Clip", ["levels", "black", "white"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["images"], to=TensorProto.UINT8),
+    ]
+    outputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])]
+    model = _model(nodes, inputs, outputs, weights)
+    if with_card:
+        card = tiny_card(
+            name=name,
+            class_names=class_names,
+            z_dim=z_dim,
+            width=width,
+            height=height,
+            channels=channels,
+            psi=psi,
+            card_changes=card_changes,
+        )
+        helper.set_model_props(model, {cards.METADATA_KEY: card.to_json()})
+    return model
+
+
+def tiny_model(
+    *,
+    name: str = "tiny",
+    class_names: Sequence[str] = ("a", "b", "c"),
+    z_dim: int = 8,
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    psi: bool = False,
+    seed: int = 0,
+    card_changes: Mapping[str, Any] | None = None,
+    with_card: bool = True,
+    table_rows: int | None = None,
+) -> bytes:
+    """The bytes of a generator that follows the contract; arguments as ``tiny_proto``."""
+    return tiny_proto(
+        name=name,
+        class_names=class_names,
+        z_dim=z_dim,
+        width=width,
+        height=height,
+        channels=channels,
+        psi=psi,
+        seed=seed,
+        card_changes=card_changes,
+        with_card=with_card,
+        table_rows=table_rows,
+    ).SerializeToString()
+
+
+def float_nchw_proto(
+    *,
+    z_dim: int = 8,
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    input_name: str = "z",
+    output_name: str = "images",
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """What most people have: a generator straight from an exporter, float32 [N, C, H, W] in -1 … 1, no card."""
+    random = np.random.default_rng(seed)
+    weight = (random.standard_normal((z_dim, channels * height * width)) * z_dim**-0.5).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", [input_name, "weight"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["shaped"]),
+        helper.make_node("Tanh", ["shaped"], [output_name]),
+    ]
+    return _model(
+        nodes,
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["N", z_dim])],
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, ["N", channels, height, width])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([-1, channels, height, width], np.int64), "shape"),
+        ],
+    )
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    weights: list[TensorProto],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializer=weights)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ganrt-tests"
+    )

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import gzip
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ganrt.errors import TrainingError
+from ganrt_training.data import FASHION_CLASSES, epoch_order, read_idx, read_mnist_family
+
+Write = Callable[[bytes], Path]
+
+
+def idx(array: NDArray[np.uint8], shape: tuple[int, ...] | None = None) -> bytes:
+    shape = array.shape if shape is None else shape
+    return b"\x00\x00\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(data: bytes) -> Path:
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def pixels(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_idx_file_gives_its_array_gzipped_or_not(
+    write: Write, shape: tuple[int, ...], pack: Callable[[bytes], bytes]
+) -> None:
+    array = pixels(*shape)
+    np.testing.assert_array_equal(read_idx(write(pack(idx(array)))), array)
+
+
+GOOD = idx(pixels(3, 4, 5))
+
+
+BROKEN = {
+    "empty": (b"", "ends early: 4 bytes promised, 0 there"),
+    "cut header": (GOOD[:10], "ends early: 12 bytes promised, 6 there"),
+    "cut data": (GOOD[:-1], "promises 60 bytes of data and holds 59"),
+    "too much data": (GOOD + b"\0", "promises 60 bytes of data and holds more"),
+    "floats": (b"\x00\x00\x0d" + GOOD[3:], "starts with 00000d03, not with 000008"),
+    "a png": (b"\x89PNG" + GOOD[4:], "starts with 89504e47, not with 000008"),
+    "no dimensions": (b"\x00\x00\x08\x00", "starts with 00000800"),
+    "nine dimensions": (b"\x00\x00\x08\x09" + bytes(36), "starts with 00000809"),
+    "nothing promised": (idx(pixels(0), (0, 28, 28)), "promises shape [0, 28, 28]"),
+    "too much promised": (idx(pixels(1), (0xFFFFFFFF,) * 3), "promises shape [4294967295, 4294967295, 4294967295]"),
+    "cut gzip": (gzip.compress(GOOD)[:-12], "cannot be read"),
+    "broken gzip": (gzip.compress(GOOD)[:20] + bytes(20), "cannot be read"),
+    "gzip with a wrong sum": (gzip.compress(GOOD)[:-8] + bytes(8), "cannot be read: CRC check failed"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_idx_file_is_named_with_what_is_wrong(write: Write, data: bytes, message: str) -> None:
+    path = write(data)
+    with pytest.raises(TrainingError) as raised:
+        read_idx(path)
+    assert raised.value.message.startswith(f"{path}: ")
+    assert message in raised.value.message
+    assert "Expected an IDX file of unsigned bytes" in str(raised.value)
+
+
+def test_no_file_and_a_folder_are_told_as_such(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(TrainingError, match=f"cannot be read: .*{reason}"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize("promised", [(4,), (0xFFFFFFFF,), (60_000, 28, 28)])
+def test_memory_is_bounded_by_the_smaller_of_promise_and_content(write: Write, promised: tuple[int, ...]) -> None:
+    content = 40 << 20 if promised == (4,) else 1000
+    path = write(gzip.compress(idx(np.zeros(content, np.uint8), promised), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TrainingError, match="promises"):
+            read_idx(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def family(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], pack: str = "") -> Path:
+    folder.mkdir()
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            data = idx(array)
+            (folder / f"{prefix}-{kind}-ubyte{pack}").write_bytes(gzip.compress(data) if pack else data)
+    return folder
+
+
+@pytest.mark.parametrize("pack", ["", ".gz"])
+def test_a_folder_of_the_family_gives_images_with_a_channel_and_their_labels(tmp_path: Path, pack: str) -> None:
+    images, labels = pixels(5, 28, 28), np.array([3, 0, 9, 1, 1], np.uint8)
+    for split in ("train", "test"):
+        folder = tmp_path / f"{split}{pack}"
+        data = read_mnist_family(family(folder, images, labels, pack), split)
+        np.testing.assert_array_equal(data.images, images[..., None])
+        np.testing.assert_array_equal(data.labels, labels)
+        assert (len(data), data.labels.dtype, data.class_names[9]) == (5, np.int64, "9")
+
+
+def test_fashion_is_known_by_the_folders_name(tmp_path: Path) -> None:
+    folder = family(tmp_path / "Fashion-MNIST", pixels(1, 28, 28), np.array([8], np.uint8))
+    assert read_mnist_family(folder).class_names == FASHION_CLASSES
+    assert FASHION_CLASSES[8] == "Bag"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (pixels(5, 8, 8), np.zeros(4, np.uint8), r"images of shape \[5, 8, 8\] with labels of shape \[4\]"),
+        (pixels(5, 8), np.zeros(5, np.uint8), r"images of shape \[5, 8\]"),
+        (pixels(2, 8, 8), np.array([1, 10], np.uint8), "label 10\nExpected labels of 0 to 9"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(
+    tmp_path: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        read_mnist_family(family(tmp_path / "data", images, labels))
+
+
+def test_a_folder_without_the_files_says_which_and_where_from(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no train-images-idx3-ubyte\[.gz\]\n.*dataset-fashion-mnist"):
+        read_mnist_family(tmp_path)
+
+
+def test_an_epochs_order_is_a_permutation_by_seed_and_epoch() -> None:
+    orders = {(seed, epoch): epoch_order(100, epoch, seed).tolist() for seed in (0, 1) for epoch in (0, 1)}
+    assert all(sorted(order) == list(range(100)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert epoch_order(100, 1, 1).tolist() == orders[1, 1]

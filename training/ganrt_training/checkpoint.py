@@ -1,0 +1,170 @@
+"""Files of a run folder: snapshots (weights for use) and the checkpoint (state for resume)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ganrt.card import MAX_CLASSES
+from ganrt.errors import TrainingError
+from ganrt_training.gans import recipe_from_settings
+from ganrt_training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator as a snapshot holds it, with what the run says of it.
+
+    ``generator`` is in inference mode on the CPU; ``digest`` is ``sha256:`` and the file's digest.
+    """
+
+    generator: nn.Module
+    recipe: Recipe
+    channels: int
+    class_names: tuple[str, ...]
+    kimg: float
+    digest: str
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all."""
+    with _whole(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+    """Weights as safetensors, with ``about`` in its metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(path, safetensors.torch.save(tensors, metadata=about))
+
+
+def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The weights and their metadata. Raises TrainingError when the file is no snapshot."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise TrainingError(
+            f"{path}: not a snapshot: {error}", "Expected a safetensors file of a run folder."
+        ) from None
+
+
+def find_snapshot(source: Path) -> Path:
+    """``source`` itself when it is a file; the latest snapshot when it is a run folder. Else TrainingError."""
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise TrainingError(f"{source}: no such file or folder", "Name a run folder or one of its snapshots.")
+    numbered = [
+        (int(number), path)
+        for path in source.glob("snapshot-*.safetensors")
+        if (number := path.stem.removeprefix("snapshot-")).isdecimal()
+    ]
+    if not numbered:
+        raise TrainingError(
+            f"{source}: no snapshot-*.safetensors in it",
+            "A run writes its first one after snapshot_kimg thousand images: train it further, or name a run folder.",
+        )
+    return max(numbered)[1]
+
+
+def load_generator(path: Path) -> Trained:
+    """Builds the generator of a snapshot anew. The file is trusted with nothing but its numbers.
+
+    Raises TrainingError when the file is no snapshot, when this ganrt has no such recipe, and when the
+    weights are not those of the recipe's generator, with the names of the first that are wrong.
+    """
+    weights, metadata = load_snapshot(path)
+    try:
+        about = json.loads(metadata["run"])
+        channels, names, kimg = about["channels"], about["class_names"], about["kimg"]
+        settings = about["recipe"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise TrainingError(
+            f"{path}: its metadata does not say how it was trained ({type(error).__name__}: {error})",
+            "Expected a snapshot written by ganrt train.",
+        ) from None
+    if (
+        type(channels) is not int
+        or channels not in (1, 3)
+        or not isinstance(names, list)
+        or not 1 <= len(names) <= MAX_CLASSES
+        or not all(isinstance(name, str) for name in names)
+        or type(kimg) not in (int, float)
+        or not 0 <= kimg < 1e12
+    ):
+        raise TrainingError(
+            f"{path}: its metadata holds channels {channels!r:.40}, class_names {names!r:.60}, kimg {kimg!r:.40}",
+            "Expected 1 or 3 channels, a list of names, and a number.",
+        )
+    recipe = recipe_from_settings(settings)
+    with torch.device("meta"):  # shapes only: whatever the settings ask for, nothing is allocated
+        generator, _ = recipe.build(recipe, channels, len(names))
+    if wrong := _differences(generator.state_dict(), weights):
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise TrainingError(
+            f"{path}: not the weights of {recipe.name}'s generator: {'; '.join(wrong[:5])}{more}",
+            "Use the ganrt that trained it, or another snapshot.",
+        )
+    generator.load_state_dict(weights, assign=True)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Trained(generator.eval(), recipe, channels, tuple(names), float(kimg), f"sha256:{digest}")
+
+
+def _differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    def shown(tensor: Tensor) -> str:
+        return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+    missing = [f"{name} is missing" for name in expected if name not in found]
+    unexpected = [f"{name} is not one of them" for name in found if name not in expected]
+    other = [
+        f"{name} is {shown(found[name])}, not {shown(tensor)}"
+        for name, tensor in expected.items()
+        if name in found and shown(found[name]) != shown(tensor)
+    ]
+    return missing + unexpected + other
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """State of tensors, numbers, strings, lists and dicts."""
+    with _whole(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state. Nothing in the file is executed: only tensors and plain values are read.
+
+    Raises TrainingError when the file holds anything else.
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch.load raises whatever the broken bytes make it raise
+        raise TrainingError(
+            f"{path}: not a checkpoint: {type(error).__name__}", "Remove it to start the run from its beginning."
+        ) from error

@@ -1,0 +1,170 @@
+"""Measuring a labelled generator with a classifier.
+
+Label fidelity: the share of generated images that a classifier trained on real images gives the label
+that was asked for. Classification accuracy score (Ravuri & Vinyals 2019, arXiv 1905.10887): the accuracy
+on real test images of the same classifier trained on generated images only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ganrt.errors import TrainingError
+from ganrt_training.checkpoint import load_snapshot, write_whole
+
+Images = NDArray[np.uint8]  # [N, H, W, C]
+Labels = NDArray[np.int64]  # [N]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """All that decides a classifier but its images: the same for real and for generated ones."""
+
+    widths: tuple[int, int, int] = (32, 64, 128)  # channels of the three convolutions
+    hidden: int = 256
+    dropout: float = 0.3
+    epochs: int = 10
+    batch_size: int = 128
+    max_lr: float = 3e-3  # AdamW, one cycle
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    shift: int = 2  # pixels, at most, in either direction
+    flip: bool = True  # left to right, half of the time
+    seed: int = 0
+
+
+def build_classifier(size: tuple[int, int], channels: int, classes: int, protocol: Protocol) -> nn.Module:
+    """Three convolutions of 3x3 with batch norm, ReLU and 2x2 max pooling, and two dense layers.
+
+    It maps images float [N, channels, H, W] in [-1, 1] to logits float [N, classes]; H and W are at least 8.
+    """
+    layers: list[nn.Module] = []
+    before = channels
+    for width in protocol.widths:
+        layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+        layers += [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+        before = width
+    flat = before * (size[0] // 8) * (size[1] // 8)
+    layers += [nn.Flatten(), nn.Linear(flat, protocol.hidden), nn.ReLU(inplace=True), nn.Dropout(protocol.dropout)]
+    return nn.Sequential(*layers, nn.Linear(protocol.hidden, classes))
+
+
+def train_classifier(
+    images: Images,
+    labels: Labels,
+    classes: int,
+    protocol: Protocol,
+    progress: Callable[[int, float], None] | None = None,
+) -> nn.Module:
+    """A classifier trained on labelled images, in inference mode. The global random state is left as it was.
+
+    On a CPU, with the same number of threads, the same arguments give the same classifier. ``progress``
+    gets each finished epoch's number and mean loss.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(protocol.seed)
+        model = build_classifier(images.shape[1:3], images.shape[3], classes, protocol)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+        optimizer = torch.optim.AdamW(model.parameters(), protocol.max_lr, weight_decay=protocol.weight_decay)
+        per_epoch = max(1, len(images) // protocol.batch_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, protocol.max_lr, total_steps=protocol.epochs * per_epoch, pct_start=0.2
+        )
+        for epoch in range(protocol.epochs):
+            total = torch.zeros(())
+            order = torch.randperm(len(images))
+            for step in range(per_epoch):
+                chosen = order[step * protocol.batch_size : (step + 1) * protocol.batch_size]
+                batch = _to_float(_augmented(pixels[chosen], protocol))
+                with torch.autocast("cpu", torch.bfloat16):
+                    logits = model(batch)
+                loss = F.cross_entropy(logits.float(), targets[chosen], label_smoothing=protocol.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total += loss.detach()
+            if progress:
+                progress(epoch + 1, float(total) / per_epoch)
+    return model.eval()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Labels:
+    """The most probable label of each image, computed in float32."""
+    batches = torch.from_numpy(images).split(batch_size)
+    predicted: Labels = torch.cat([model(_to_float(batch)).argmax(1) for batch in batches]).numpy()
+    return predicted
+
+
+def agreement(predicted: Labels, labels: Labels, class_names: Sequence[str]) -> dict[str, Any]:
+    """The share of equal labels, of all images and of each class's, rounded to four digits."""
+    equal = predicted == labels
+    return {
+        "share": round(float(equal.mean()), 4),
+        "n": len(labels),
+        "per_class": {
+            name: round(float(equal[labels == label].mean()), 4)
+            for label, name in enumerate(class_names)
+            if (labels == label).any()
+        },
+    }
+
+
+def describe(model: nn.Module, protocol: Protocol) -> dict[str, Any]:
+    """The classifier in words and numbers, for a card or a report."""
+    return {
+        "architecture": "three 3x3 convolutions with batch norm, 2x2 max pooling and ReLU, two dense layers",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "optimizer": "AdamW, one cycle, bf16 autocast",
+    } | {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(protocol).items()}
+
+
+def save_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """Weights as safetensors; ``about`` says all that decided them, so that they are not taken for others."""
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_whole(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+
+
+def load_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> nn.Module | None:
+    """``model`` with the weights of the file, or None when there is none that ``about`` describes."""
+    if not path.is_file():
+        return None
+    weights, metadata = load_snapshot(path)
+    if metadata.get("about") != json.dumps(about, sort_keys=True):
+        return None
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: not the weights it says it holds: {error}", "Remove it.") from None
+    return model.eval()
+
+
+def _to_float(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _augmented(images: Tensor, protocol: Protocol) -> Tensor:
+    """Each image shifted and flipped at random; what comes in from outside is black. uint8 [N, H, W, C]."""
+    count, height, width, _ = images.shape
+    reach = protocol.shift
+    padded = F.pad(images, (0, 0, reach, reach, reach, reach))
+    windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # [N, dy, dx, C, H, W]
+    dy, dx = torch.randint(2 * reach + 1, (2, count))
+    moved = windows[torch.arange(count), dy, dx].permute(0, 2, 3, 1)
+    if not protocol.flip:
+        return moved
+    return torch.where(torch.rand(count)[:, None, None, None] < 0.5, moved.flip(2), moved)
