@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     text = json.dumps(figures, indent=1)
-    print(text)
     if options.json:
         options.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
     return 0
 
 

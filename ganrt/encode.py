@@ -55,11 +55,23 @@ def to_mode(images: Pixels, mode: str) -> Pixels:
     return ((luma + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint8)
 
 
+def decode(data: bytes) -> Pixels:
+    """An encoded image as uint8 [H, W, C]. Raises OSError or ValueError when it is none."""
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
 def encoder(format: str, quality: int | None, mark: bool) -> Encoder:
     """A function from uint8 [N, H, W, C] to N encoded images. Bytes depend on the pixels and these options alone."""
     if format == "png":
         return lambda images: _png(images, mark)
     return lambda images: _pillow_encoded(images, format, quality or DEFAULT_QUALITY[format], mark)
+
+
+def encode_image(image: Pixels) -> bytes:
+    """One uint8 [H, W, C] as PNG, without a mark."""
+    return next(_png(image[None], False))
 
 
 def _png(images: Pixels, mark: bool) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,7 +14,6 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.card import Card
 from ganrt.contract import read_model
 from ganrt.errors import GanrtError, UsageError
 from ganrt.files import storage_error
@@ -142,12 +141,14 @@ def make_shard(
     root: Path,
     shard: Shard,
     watch: Callable[[Iterator[Batch]], Iterable[Batch]] = iter,
+    only: Collection[str] | None = None,
 ) -> Record:
     """Makes one shard: draws its samples, writes its files, says what it wrote. Every engine calls this function.
 
-    ``watch`` passes the batches on; it may count them, or raise to abort the shard.
+    ``watch`` passes the batches on; it may count them, or raise to abort the shard. With ``only`` no loose
+    files but those are written.
     """
-    return layout.write(root, shard, watch(generator.batches(samples, shard.start, shard.stop, batch)))
+    return layout.write(root, shard, watch(generator.batches(samples, shard.start, shard.stop, batch)), only)
 
 
 @dataclass(frozen=True, kw_only=True)

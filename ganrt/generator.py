@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ class _Source:
 
 
 def load(
-    model: str | os.PathLike[str] | Any = "fashion",
+    model: Any = "fashion",
     device: str = "auto",
     batch: int | None = None,
     threads: int | None = None,
@@ -76,13 +75,16 @@ def load(
     """
     require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
     require("threads", 1 if threads is None else threads, 1, 1024)
-    if hasattr(model, "get_modelmeta") and hasattr(model, "run"):
+    session: Any = model if hasattr(model, "get_modelmeta") and hasattr(model, "run") else None
+    if session:
         if device != "auto" or threads is not None or provider_options:
             raise UsageError(
                 "device, threads and provider options belong to the session given", "Set them where it is made."
             )
         providers = model.get_providers()
-        used = "cpu" if providers == ["CPUExecutionProvider"] else providers[0].removesuffix("ExecutionProvider").lower()
+        used = (
+            "cpu" if providers == ["CPUExecutionProvider"] else providers[0].removesuffix("ExecutionProvider").lower()
+        )
         return Generator(card_of_session(model), model, used, batch or DEFAULT_BATCH, None, None)
     path = find_model(model)
     return load_checked(read_model(path), path, device, batch, threads, provider_options)
@@ -98,6 +100,7 @@ def load_checked(
 ) -> Generator:
     """Loads a generator whose bytes passed the contract's check."""
     session, used = create_session(model.data, device, threads or cpu_count(), provider_options)
+    card_of_session(session)  # ONNX Runtime read the same interface out of the bytes as the check did
     source = _Source(str(path.resolve()), model.digest, device, batch, threads, provider_options)
     return Generator(model.card, session, used, batch or DEFAULT_BATCH, model.digest, source)
 
@@ -167,7 +170,9 @@ class Generator:
         try:
             z = np.ascontiguousarray(z, np.float32)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"z is no array of numbers: {error}", f"Expected float32 [N, {self._card.z_dim}].") from None
+            raise UsageError(
+                f"z is no array of numbers: {error}", f"Expected float32 [N, {self._card.z_dim}]."
+            ) from None
         if z.ndim != 2 or z.shape[1] != self._card.z_dim:
             raise UsageError(f"z of shape {list(z.shape)}", f"Expected [N, {self._card.z_dim}].")
         if not np.isfinite(z).all():
@@ -182,10 +187,8 @@ class Generator:
                 raise UsageError(f"y is {labels.dtype} {list(labels.shape)}", "Expected integers [N] or one for all.")
             if labels.ndim and len(labels) != len(z):
                 raise UsageError(f"{len(labels)} labels for {len(z)} latents", "Expected one each.")
-            if labels.size and not (0 <= int(labels.min()) and int(labels.max()) < classes):
-                raise UsageError(
-                    f"y holds {labels.min()} to {labels.max()}", f"Expected labels of 0 to {classes - 1}."
-                )
+            if labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+                raise UsageError(f"y holds {labels.min()} to {labels.max()}", f"Expected labels of 0 to {classes - 1}.")
             feeds["y"] = np.ascontiguousarray(np.broadcast_to(labels.astype(np.int64), len(z)))
         elif y is not None:
             raise UsageError(f"generator {self._card.name} has no classes", "Leave y out.")
@@ -364,10 +367,17 @@ def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int, ...]:
-    """The cycle of labels: the classes named, all unless any is named. Raises UnknownClass and UsageError."""
+    """The cycle of labels: the classes named, all unless any is named.
+
+    A text that is no class itself may name several, with commas. Raises UnknownClass and UsageError.
+    """
     if classes is None:
         return tuple(range(len(card.class_names)))
-    chosen = tuple(card.label(name) for name in ([classes] if isinstance(classes, str) else classes))
+    wanted: list[str | int] = []
+    for name in [classes] if isinstance(classes, str) else classes:
+        listed = isinstance(name, str) and "," in name and name not in card.class_names
+        wanted += [part.strip() for part in str(name).split(",") if part.strip()] if listed else [name]
+    chosen = tuple(card.label(name) for name in wanted)
     for y in chosen:
         if chosen.count(y) > 1:
             raise UsageError(f"class {card.class_names[y]!r} is named twice", "Name each class once.")

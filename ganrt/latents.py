@@ -27,8 +27,7 @@ _SIN = [
     for c in ("0x1.921fb6p+0", "-0x1.4abbc4p-1", "0x1.4668f0p-4", "-0x1.32531ep-8", "0x1.3e1420p-13")
 ]
 _COS = [
-    _f32(float.fromhex(c))
-    for c in ("0x1.0p+0", "-0x1.de9e5ep-3", "0x1.472a68p-6", "-0x1.d4784ep-11", "0x1.8bf430p-16")
+    _f32(float.fromhex(c)) for c in ("0x1.0p+0", "-0x1.de9e5ep-3", "0x1.472a68p-6", "-0x1.d4784ep-11", "0x1.8bf430p-16")
 ]
 
 

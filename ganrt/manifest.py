@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ganrt.errors import DatasetDamaged, DatasetLocked, DatasetMismatch, UsageError
+from ganrt.errors import DatasetDamaged, DatasetError, DatasetLocked, DatasetMismatch, UsageError
 from ganrt.files import sync_folder, write_synced
 from ganrt.latents import MAX_INDEX
-from ganrt.layouts import LAYOUTS, Layout, layout_of
+from ganrt.layouts import LAYOUTS, layout_of
 from ganrt.readme import readme
 from ganrt.shards import Plan, Record, Shard
 
@@ -123,7 +123,7 @@ class Ledger:
         if overwrite:
             remove_part(root, plan.part)
         root.mkdir(parents=True, exist_ok=True)
-        _check_root(root, plan, n)
+        check_root(root, plan, n)
         path = root / ledger_name(plan.part, machine)
         file = open(path, "a+b")  # noqa: SIM115 - closed by close()
         try:
@@ -138,7 +138,7 @@ class Ledger:
                 ledger._write({"ganrt": VERSION, "fingerprint": plan.fingerprint(), "plan": plan.to_dict()})
                 sync_folder(root)
             # Again, under the lock: what was there before it may have changed.
-            part = _check_root(root, plan, n)
+            part = check_root(root, plan, n)
             assert part
             if part.n != n or not _says(path, n):
                 ledger._write({"n": n})
@@ -200,17 +200,67 @@ def complete(root: Path) -> bool:
     """
     with _root_lock(root):
         parts = read_parts(root)
-        done = bool(parts) and all(next(part.missing(), None) is None for part in parts.values())
-        text = _manifest(parts, done)
-        path, about = root / MANIFEST, root / README
-        if done:
+        files = expected_files(parts)
+        if README in files:
             for part in parts.values():
                 layout_of(part.plan).finish(root, part.n)
-            _write_if_new(about, readme([(p.plan, p.n) for _, p in sorted(parts.items())]))
-        elif about.exists():
-            about.unlink()  # it speaks of fewer images
-        _write_if_new(path, text)
-    return done
+        elif (root / README).exists():
+            (root / README).unlink()  # it speaks of fewer images
+        for name, data in files.items():
+            if not (root / name).is_file() or (root / name).read_bytes() != data:
+                write_synced(root / name, data)
+    return README in files
+
+
+def expected_files(parts: dict[str, Part]) -> dict[str, bytes]:
+    """README, when every part is complete, and manifest, as the ledgers make them."""
+    done = all(next(part.missing(), None) is None for part in parts.values())
+    manifest = {MANIFEST: _manifest(parts, done)}
+    return {README: readme([(p.plan, p.n) for _, p in sorted(parts.items())]), **manifest} if done else manifest
+
+
+def merge(root: str | os.PathLike[str]) -> int:
+    """Writes README and manifest of a dataset that several machines made; the last of them does so by itself.
+
+    Returns the number of images. Raises DatasetError when there is none, or when a share is missing,
+    saying which.
+    """
+    root = Path(root)
+    parts = open_parts(root)
+    for name, part in sorted(parts.items()):
+        missing = list(part.missing())
+        if missing:
+            shares = sorted("--shard {}/{}".format(*machine_of(path)) for path in part.ledgers)
+            raise DatasetError(
+                f"{_called(name)} of {root} lacks {sum(map(len, missing)):,} of {part.n:,} images "
+                f"(shards {', '.join(str(s.number) for s in missing[:8])}{' …' if len(missing) > 8 else ''})",
+                f"There are ledgers of {', '.join(shares)}; give the commands of the others, then merge again.",
+            )
+        layout = layout_of(part.plan)
+        gone = [shard.number for shard, record in part.records() if not layout.is_there(root, shard, record)]
+        if gone:
+            raise DatasetDamaged(
+                f"files of {len(gone)} finished shards are missing or cut in {root}",
+                f"See which, and make them again: ganrt verify {root} --repair",
+            )
+    complete(root)
+    return sum(part.n for part in parts.values())
+
+
+def open_parts(root: Path) -> dict[str, Part]:
+    """The parts of a dataset. Raises DatasetError when there is none."""
+    if not root.is_dir():
+        raise DatasetError(f"{root} is no folder", "Name the folder of a dataset.")
+    parts = read_parts(root)
+    if not parts:
+        raise DatasetError(f"{root} holds no ganrt dataset", "Name the folder that was given to generate as --out.")
+    return parts
+
+
+def machine_of(path: Path) -> Machine:
+    """Whose ledger a file is."""
+    match = re.search(r"\.(\d+)-of-(\d+)\.ledger$", path.name)
+    return (int(match[1]), int(match[2])) if match else (0, 1)
 
 
 def remove_part(root: Path, name: str) -> None:
@@ -264,7 +314,7 @@ def _says(path: Path, n: int) -> bool:
     return any(_images(entry) == n for _, entry in _entries(path))
 
 
-def _check_root(root: Path, plan: Plan, n: int) -> Part | None:
+def check_root(root: Path, plan: Plan, n: int) -> Part | None:
     """The part's state. Raises DatasetMismatch unless this plan may be written here."""
     parts = read_parts(root)
     mine = parts.get(plan.part)
@@ -418,11 +468,6 @@ def _manifest(parts: dict[str, Part], done: bool) -> bytes:
         about.append(entry)
     manifest = {"ganrt": VERSION, "complete": done, "images": sum(p.n for p in parts.values()), "parts": about}
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _write_if_new(path: Path, data: bytes) -> None:
-    if not path.is_file() or path.read_bytes() != data:
-        write_synced(path, data)
 
 
 @contextlib.contextmanager

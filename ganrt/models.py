@@ -42,7 +42,9 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         path = Path(name_or_path)
         if path.is_file():
             return path
-        what = "is a folder" if path.is_dir() else "there is no such file" if not path.exists() else "is no regular file"
+        what = (
+            "is a folder" if path.is_dir() else "there is no such file" if not path.exists() else "is no regular file"
+        )
         raise UnknownModel(
             f"model {os.fspath(path)}: {what}", "Give the path of an .onnx file or a name that `ganrt models` lists."
         )

@@ -58,7 +58,7 @@ def runtime() -> Any:
         onnxruntime.InferenceSession  # noqa: B018 - an uninstalled half of two distributions has none
     except (ImportError, AttributeError) as error:
         both = installed_runtimes()
-        hint = _mend_runtimes(both) if len(both) > 1 else "Install it anew: pip install --force-reinstall onnxruntime"
+        hint = mend_runtimes(both) if len(both) > 1 else "Install it anew: pip install --force-reinstall onnxruntime"
         raise DeviceUnavailable(f"onnxruntime cannot be imported: {error}", hint) from error
     return onnxruntime
 
@@ -247,7 +247,7 @@ def _check_cuda(ort: Any, number: int) -> None:
     both = installed_runtimes()
     if len(both) > 1:
         raise DeviceUnavailable(
-            f"two distributions of onnxruntime are installed over each other: {', '.join(both)}", _mend_runtimes(both)
+            f"two distributions of onnxruntime are installed over each other: {', '.join(both)}", mend_runtimes(both)
         )
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         raise DeviceUnavailable(
@@ -258,7 +258,8 @@ def _check_cuda(ort: Any, number: int) -> None:
         ort.preload_dlls()  # NVIDIA's libraries from pip packages, or those that PyTorch brought
 
 
-def _mend_runtimes(both: Mapping[str, str]) -> str:
+def mend_runtimes(both: Mapping[str, str]) -> str:
+    """The command that leaves one of several distributions."""
     keep = "onnxruntime-gpu" if "onnxruntime-gpu" in both else "onnxruntime"
     return f"Keep one: pip uninstall -y {' '.join(both)} && pip install {keep}"
 

@@ -138,4 +138,6 @@ def _quoted(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text of a foreign card as Markdown that shows it and does nothing else."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~&$" and c not in "-.()+" else c for c in " ".join(text.split()))
+    return "".join(
+        f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~&$" and c not in "-.()+" else c for c in " ".join(text.split())
+    )

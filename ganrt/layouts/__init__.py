@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -12,6 +12,7 @@ from ganrt.layouts.webdataset import WebDataset
 from ganrt.shards import Plan, Record, Shard
 
 if TYPE_CHECKING:
+    from ganrt.encode import Pixels
     from ganrt.generator import Batch
 
 
@@ -26,8 +27,11 @@ class Layout(Protocol):
     def prepare(self, root: Path) -> None:
         """Makes the root ready for shards to be written; called once a run, before any."""
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
-        """Writes a shard's files, each under its final name only when it is whole."""
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
+        """Writes a shard's files, each under its final name only when it is whole.
+
+        With ``only`` loose files of other names are not written, but recorded all the same.
+        """
 
     def finish(self, root: Path, n: int) -> None:
         """Called when every shard is recorded; may be called again."""
@@ -43,6 +47,9 @@ class Layout(Protocol):
 
     def common(self, n: int) -> dict[str, bytes]:
         """Beginnings of the files that belong to no single shard, as they must be when the part is complete."""
+
+    def read(self, root: Path, shard: Shard, index: int) -> Pixels:
+        """The image of one sample of a finished shard: uint8 [H, W, C]. Raises OSError, ValueError, KeyError."""
 
     def pattern(self) -> str:
         """The files that a reader wants, as a glob."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ganrt.encode import FORMATS, encoder
+from ganrt.encode import FORMATS, Pixels, decode, encoder
 from ganrt.files import digest, file_digest, write_loose
 from ganrt.shards import Plan, Record, Shard, class_folders
 
@@ -36,13 +36,15 @@ class Folder:
         for y in self._plan.classes:
             (root / self._prefixes[y]).mkdir(exist_ok=True)
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
         base, names = f"{os.fspath(root)}/", iter(self.names(shard))
         sizes, digests, pixels = [], [], hashlib.blake2b(digest_size=16)
         for batch in batches:
-            pixels.update(batch.images)
+            pixels.update(batch.images.data)
             for data in self._encode(batch.images):
-                write_loose(base + next(names), data)
+                name = next(names)
+                if only is None or name in only:
+                    write_loose(base + name, data)
                 sizes.append(len(data))
                 digests.append(digest(data))
         return Record(shard.number, len(shard), tuple(sizes), tuple(digests), pixels.hexdigest())
@@ -66,6 +68,9 @@ class Folder:
 
     def common(self, n: int) -> dict[str, bytes]:
         return {}
+
+    def read(self, root: Path, shard: Shard, index: int) -> Pixels:
+        return decode((root / self.names(shard)[index - shard.start]).read_bytes())
 
     def pattern(self) -> str:
         return f"*/*{self._end}" if self._plan.classes else f"*{self._end}"

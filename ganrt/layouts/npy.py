@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from ganrt.files import PART, file_digest, write_synced
 from ganrt.latents import labels
 from ganrt.shards import Plan, Record, Shard
 
 if TYPE_CHECKING:
+    from ganrt.encode import Pixels
     from ganrt.generator import Batch
 
 _HEADER = 128  # bytes, padded so that a larger n fits in place
@@ -43,13 +46,13 @@ class Npy:
         with open(part, "ab"):
             pass
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
         pixels = hashlib.blake2b(digest_size=16)
         with open(root / (self._images + PART), "r+b") as file:
             file.seek(self._offset(shard))
             for batch in batches:
-                file.write(batch.images)
-                pixels.update(batch.images)
+                file.write(batch.images.data)
+                pixels.update(batch.images.data)
             file.flush()
             os.fsync(file.fileno())
         checked = pixels.hexdigest()
@@ -96,6 +99,12 @@ class Npy:
             y = labels(self._plan.classes, self._plan.start, n)
             files[self._labels] = _header("<i8", (n,)) + y.astype("<i8").tobytes()
         return files
+
+    def read(self, root: Path, shard: Shard, index: int) -> Pixels:
+        path = root / self._images
+        with open(path if path.exists() else root / (self._images + PART), "rb") as file:
+            file.seek(self._offset(shard) + (index - shard.start) * self._image_bytes)
+            return np.frombuffer(file.read(self._image_bytes), np.uint8).reshape(self._plan.pixels)
 
     def pattern(self) -> str:
         return self._images

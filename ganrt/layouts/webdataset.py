@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import tarfile
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ganrt.encode import FORMATS, encoder
+from ganrt.encode import FORMATS, Pixels, decode, encoder
 from ganrt.files import PART
 from ganrt.layouts.folder import damaged_files, files_are_there
 from ganrt.shards import Plan, Record, Shard
@@ -39,7 +40,7 @@ class WebDataset:
     def prepare(self, root: Path) -> None:
         pass
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch]) -> Record:
+    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
         [name] = self.names(shard)
         path, part = root / name, root / (name + PART)
         size, state, pixels = 0, hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
@@ -53,7 +54,7 @@ class WebDataset:
                     size += len(data)
 
                 for batch in batches:
-                    pixels.update(batch.images)
+                    pixels.update(batch.images.data)
                     put(b"".join(self._members(batch)))
                 put(_END)
                 file.flush()
@@ -89,6 +90,12 @@ class WebDataset:
 
     def common(self, n: int) -> dict[str, bytes]:
         return {}
+
+    def read(self, root: Path, shard: Shard, index: int) -> Pixels:
+        with tarfile.open(root / self.names(shard)[0]) as archive:
+            file = archive.extractfile(f"{self._stem}{index:08d}.{self._end}")
+            assert file
+            return decode(file.read())
 
     def pattern(self) -> str:
         return "*.tar"

@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from ganrt_training import loop
 from ganrt_training.data import ImageData
 from ganrt_training.gans import find_recipe
+from ganrt_training.loop import Stats, train
 from ganrt_training.recipe import Recipe
 from ganrt_training.step import adversarial_step
 
@@ -35,12 +36,17 @@ def tiny_recipe(*overrides: str) -> Recipe:
     return find_recipe("cgan_projection_28").with_overrides([*smallest.split(), *overrides])
 
 
-def _slowly(*arguments: Any) -> Any:
+def _slowly(*arguments: Any) -> dict[str, torch.Tensor]:
     time.sleep(0.02)
     return adversarial_step(*arguments)
 
 
+def _tell(stats: Stats) -> None:
+    sys.stdout.write(f"{stats['kimg']}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":  # a run for a test to kill: tells of each tick, and leaves time to be killed in the next
     torch.set_num_threads(1)
-    loop.adversarial_step = _slowly
-    loop.train(tiny_recipe(), tiny_data(), Path(sys.argv[1]), progress=lambda stats: print(stats["kimg"], flush=True))
+    with patch("ganrt_training.loop.adversarial_step", _slowly):
+        train(tiny_recipe(), tiny_data(), Path(sys.argv[1]), progress=_tell)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+import ganrt
 from ganrt import card as cards
 from ganrt.card import Card
 from ganrt.contract import check_model
@@ -104,18 +105,18 @@ def write_generator(
     """
     _clean(model)
     card = replace(card, exporter=_versions())
-    prefix = f"{card.name}: the export is no generator of the contract"
+    where = f"the export of {card.name}"
     try:
         data = _with_card(model, card)
         onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
-        check_model(data, card.name)
+        check_model(data, where)
         card = replace(card, parity=prove(source, data, card, raw=raw, half_range=half_range))
         data = _with_card(model, card)
-        written = check_model(data, card.name)
+        written = check_model(data, where)
     except ContractError as error:
-        raise TrainingError(f"{prefix}: {error.message}", error.hint) from error
+        raise TrainingError(error.message, error.hint) from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise TrainingError(f"{prefix}: {error}") from error
+        raise TrainingError(f"{where} is no valid ONNX model: {error}") from error
     try:
         write_whole(out, data)
     except OSError as error:
@@ -146,26 +147,36 @@ def _clean(model: onnx.ModelProto) -> None:
 
 
 def _with_card(model: onnx.ModelProto, card: Card) -> bytes:
-    helper.set_model_props(model, {cards.METADATA_KEY: card.to_json()})
+    try:
+        text = card.to_json()
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"the card of {card.name} cannot be written as JSON: {error}", "Mend its quality."
+        ) from error
+    helper.set_model_props(model, {cards.METADATA_KEY: text})
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for package in ("ganrt", "torch", "onnx", "onnxscript"):
+    versions = {"ganrt": ganrt.__version__}
+    for package in ("torch", "onnx", "onnxscript"):
         try:
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        except importlib.metadata.PackageNotFoundError:  # installed under another name
             continue
     return versions
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: cannot be read as JSON: {error}", "Expected a JSON object.") from error
     if not isinstance(value, dict):
         raise TrainingError(f"{path}: {type(value).__name__}, not an object", "Expected a JSON object.")
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")

@@ -16,7 +16,7 @@ def update(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def standing_statistics(
-    ema: nn.Module, z_dim: int, classes: int, batches: int = 40, batch_size: int = 256, seed: int = 0
+    ema: nn.Module, z_dim: int, classes: int, *, batches: int = 40, batch_size: int = 256, seed: int = 0
 ) -> nn.Module:
     """A copy in inference mode whose batch norms hold the statistics of the averaged weights themselves.
 

@@ -32,7 +32,8 @@ def _fold_below(parent: nn.Module) -> None:
 
 
 def _folded(norm: nn.BatchNorm2d) -> Affine:
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
     if norm.affine:
         scale = norm.weight.detach().double() * scale

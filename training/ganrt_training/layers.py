@@ -28,7 +28,8 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def folded(self) -> ClassAffine:
         """The layer as it acts at inference."""
-        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
         mean, var = self.norm.running_mean.double(), self.norm.running_var.double()
         scale = self.scale.weight.detach().double() / torch.sqrt(var + self.norm.eps)
         shift = self.shift.weight.detach().double() - mean * scale

@@ -47,28 +47,18 @@ def train(
     Raises TrainingError when the data does not fit the recipe, when the folder holds another run, and
     when a loss stops being finite (the last checkpoint stays).
     """
-    size, classes, channels = recipe.image_size, len(data.class_names), data.images.shape[3]
-    if data.images.shape[1:3] != (size, size):
-        height, width = data.images.shape[1:3]
-        raise TrainingError(f"images of {width}x{height} pixels", f"Recipe {recipe.name} wants {size}x{size}.")
-    if len(data) < recipe.batch_size:
-        raise TrainingError(
-            f"{len(data)} images", f"Recipe {recipe.name} wants at least a batch of {recipe.batch_size}."
-        )
-
+    _check_fit(recipe, data)
     about = {
         "recipe": recipe.settings(),
         "seed": seed,
-        "channels": channels,
+        "channels": data.images.shape[3],
         "class_names": list(data.class_names),
         "images": len(data),
     }
     _claim(run_dir, about)
     torch.manual_seed(seed)
-    players = _players(recipe, channels, classes, device)
+    players = _players(recipe, data.images.shape[3], len(data.class_names), device)
     draws = torch.Generator().manual_seed(seed)
-    fixed_z = torch.randn(classes * 10, recipe.z_dim, generator=torch.Generator().manual_seed(seed + 1))
-    fixed_y = torch.arange(classes).repeat_interleave(10)
 
     step, clock = 0, 0.0
     checkpoint_path, stats_path = run_dir / "checkpoint.pt", run_dir / "stats.jsonl"
@@ -120,7 +110,7 @@ def train(
         }
         ticks = math.ceil(step / tick_steps)
         if ticks % snapshot_ticks == 0 or step == total_steps:
-            _snapshot(run_dir, recipe, players.averaged, about, stats["kimg"], fixed_z, fixed_y)
+            _snapshot(run_dir, recipe, players.averaged, about, stats["kimg"])
         with open(stats_path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in stats.items()}) + "\n")
         save_checkpoint(checkpoint_path, _state(players, draws, step, stats["seconds"]))
@@ -135,6 +125,16 @@ def train(
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _check_fit(recipe: Recipe, data: ImageData) -> None:
+    (height, width), size = data.images.shape[1:3], recipe.image_size
+    if (height, width) != (size, size):
+        raise TrainingError(f"images of {width}x{height} pixels", f"Recipe {recipe.name} wants {size}x{size}.")
+    if len(data) < recipe.batch_size:
+        raise TrainingError(
+            f"{len(data)} images", f"Recipe {recipe.name} wants at least a batch of {recipe.batch_size}."
+        )
 
 
 def _players(recipe: Recipe, channels: int, classes: int, device: str) -> Players:
@@ -202,21 +202,17 @@ def _cut_stats(path: Path, step: int) -> None:
         write_whole(path, "".join(kept).encode())
 
 
-def _snapshot(
-    run_dir: Path,
-    recipe: Recipe,
-    averaged: torch.nn.Module,
-    about: dict[str, Any],
-    kimg: float,
-    z: torch.Tensor,
-    y: torch.Tensor,
-) -> None:
-    model = ema.standing_statistics(averaged, recipe.z_dim, len(about["class_names"]))
+def _snapshot(run_dir: Path, recipe: Recipe, averaged: torch.nn.Module, about: dict[str, Any], kimg: float) -> None:
+    """Weights, and a grid of the same latents each time with a class per row."""
+    classes = len(about["class_names"])
+    model = ema.standing_statistics(averaged, recipe.z_dim, classes)
     name = f"{round(kimg):06d}"
     save_snapshot(
         run_dir / f"snapshot-{name}.safetensors", model.state_dict(), {"run": json.dumps(about | {"kimg": kimg})}
     )
     device = next(model.parameters()).device
+    z = torch.randn(classes * 10, recipe.z_dim, generator=torch.Generator().manual_seed(about["seed"] + 1))
+    y = torch.arange(classes).repeat_interleave(10)
     with torch.no_grad():
         images = model(z.to(device), y.to(device)).float().cpu()
     pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -34,7 +34,7 @@ class Protocol:
     widths: tuple[int, int, int] = (32, 64, 128)  # channels of the three convolutions
     hidden: int = 256
     dropout: float = 0.3
-    epochs: int = 10
+    epochs: int = 12
     batch_size: int = 128
     max_lr: float = 3e-3  # AdamW, one cycle
     weight_decay: float = 0.05
@@ -92,7 +92,7 @@ def train_classifier(
                     logits = model(batch)
                 loss = F.cross_entropy(logits.float(), targets[chosen], label_smoothing=protocol.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 total += loss.detach()
@@ -104,7 +104,7 @@ def train_classifier(
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Labels:
     """The most probable label of each image, computed in float32."""
-    batches = torch.from_numpy(images).split(batch_size)
+    batches = torch.split(torch.from_numpy(images), batch_size)
     predicted: Labels = torch.cat([model(_to_float(batch)).argmax(1) for batch in batches]).numpy()
     return predicted
 

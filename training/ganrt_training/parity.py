@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 from numpy.typing import NDArray
 
 from ganrt.card import Card
@@ -78,7 +78,7 @@ def prove(
                 ("alone_float_max", from_onnx[0], alone[0], float_atol, raw, "the row alone"),
                 ("alone_uint8_max", from_onnx[1], alone[1], UINT8_ATOL, "images", "the row alone"),
             ):
-                difference = _largest(found, other, limit, f"{what} at {where}", name, y)
+                difference = _largest(found, other, y, limit=limit, what=f"{what} at {where}", name=name)
                 if figure not in worst or difference.apart > worst[figure].apart:
                     worst[figure] = difference
             unequal += int(np.count_nonzero(from_onnx[1] != from_source[1]))
@@ -120,7 +120,7 @@ def _session(model: bytes, raw: str) -> Source:
         raise ParityError(f"ONNX Runtime does not load the export: {error}") from error
 
     def run(z: Floats, y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
-        feeds = {"z": z} | ({} if y is None else {"y": y}) | ({} if psi is None else {"psi": np.float32(psi)})
+        feeds = {"z": z} | ({} if y is None else {"y": y}) | ({} if psi is None else {"psi": np.array(psi, np.float32)})
         return floats.run([raw], feeds)[0], pixels.run(["images"], feeds)[0]
 
     return run
@@ -165,7 +165,7 @@ class _Difference:
 
 
 def _largest(
-    found: NDArray[Any], other: NDArray[Any], limit: float, what: str, name: str, y: NDArray[np.int64] | None
+    found: NDArray[Any], other: NDArray[Any], y: NDArray[np.int64] | None, *, limit: float, what: str, name: str
 ) -> _Difference:
     if found.shape != other.shape:
         raise ParityError(f"{what} has shape {list(found.shape)} in ONNX Runtime, {list(other.shape)} from {name}")

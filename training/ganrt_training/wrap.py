@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
 
@@ -112,13 +112,14 @@ def _load(path: Path) -> tuple[bytes, onnx.ModelProto]:
         raise TrainingError(f"{path}: cannot be read as an ONNX model: {error}", "Name an .onnx file.") from error
     if any(entry.key == METADATA_KEY for entry in model.metadata_props):
         raise TrainingError(f"{path}: is a generator of the contract already", "Use it as it is.")
+    target = min(max(opset, OPSET), _NEWEST_OPSET)
     try:
         model = inliner.inline_local_functions(model)
-        if not OPSET <= opset <= _NEWEST_OPSET:
-            model = version_converter.convert_version(model, min(max(opset, OPSET), _NEWEST_OPSET))
+        if opset != target:
+            model = version_converter.convert_version(model, target)
     except Exception as error:  # the converter raises what its C++ meets
         raise TrainingError(
-            f"{path}: has opset {opset}, and cannot be converted to {OPSET}: {error}",
+            f"{path}: has opset {opset}, and cannot be converted to {target}: {error}",
             f"Export it anew with an opset of {OPSET} to {_NEWEST_OPSET}.",
         ) from error
     return original, model
@@ -199,11 +200,13 @@ def _is_nchw(path: Path, shape: tuple[int, ...], layout: str | None) -> bool:
 
 
 def _wrapped(model: onnx.ModelProto, latent: onnx.ValueInfoProto, label: onnx.ValueInfoProto | None) -> onnx.ModelProto:
-    """A copy that takes z and y, with batch norms as affine maps and its own names out of the way."""
+    """The graph with z and y as its inputs, with batch norms as affine maps and its own names out of the way."""
     z_dim, four_d = _sizes(latent)[1], len(_sizes(latent)) == 4
+    body = without_training_nodes(model)
+    del model.graph.node[:]
+    model.graph.node.extend(body)
     model = compose.add_prefix(model, _PREFIX)
     graph = model.graph
-    body = without_training_nodes(model)
     renamed = {_PREFIX + latent.name: "z"}
     heads = []
     if four_d:
@@ -215,9 +218,10 @@ def _wrapped(model: onnx.ModelProto, latent: onnx.ValueInfoProto, label: onnx.Va
         renamed[_PREFIX + label.name] = "y/narrow" if narrow else "y"
         if narrow:
             heads.append(helper.make_node("Cast", ["y"], ["y/narrow"], name="y/narrow", to=TensorProto.INT32))
-    for node in body:
+    for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
+    nodes = [*heads, *graph.node]
     del graph.node[:]
-    graph.node.extend([*heads, *body])
+    graph.node.extend(nodes)
     set_inputs(model, z_dim, label is not None)
     return model

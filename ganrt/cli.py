@@ -1,0 +1,497 @@
+"""The command line: each command parses, makes one call, and prints."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ganrt import __version__
+from ganrt.errors import Cancelled, GanrtError, MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from ganrt.card import Card
+    from ganrt.forecast import Forecast
+    from ganrt.generation import Report
+
+app = typer.Typer(
+    name="ganrt",
+    help="Images out of trained GANs: batched, labelled, balanced, resumable, reproducible, on CPU or CUDA.",
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 the folder holds another dataset, 4 storage full, "
+    "5 verify found damage, 130 and 143 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(help="Class names or numbers, with commas or given again; all classes unless given."),
+]
+
+
+def main() -> NoReturn:
+    """The entry point ``ganrt``: errors become a message, what to do, and an exit code."""
+    try:
+        app()
+    except GanrtError as error:
+        print(f"ganrt: {error.message}", file=sys.stderr)
+        for line in (error.hint, *getattr(error, "__notes__", ())):
+            if line:
+                print(f"  {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ganrt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    n: Annotated[int, typer.Option("--n", help="How many images.")],
+    out: Annotated[Path, typer.Option(help="The dataset's folder; the same command goes on where it stopped.")],
+    model: Annotated[
+        str, typer.Option(help="A name that `ganrt models` lists, or the path of an .onnx file.")
+    ] = "fashion",
+    seed: Annotated[int, typer.Option(help="0 to 2^64-1; with an index it fixes a sample.")] = 0,
+    start: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
+    classes: Classes = None,
+    psi: Annotated[float | None, typer.Option(help="Truncation, 0 to 1 (1: none), where the generator has it.")] = None,
+    latent_std: Annotated[float, typer.Option(help="Deviation of the latents; 1.0 is as trained.")] = 1.0,
+    size: Annotated[str | None, typer.Option(help="Resize to a side or WIDTHxHEIGHT in pixels.")] = None,
+    resample: Annotated[str | None, typer.Option(help="With --size: nearest, bilinear or lanczos. [lanczos]")] = None,
+    mode: Annotated[str | None, typer.Option(help="l (grey) or rgb; the generator's own unless given.")] = None,
+    layout: Annotated[str, typer.Option(help="folder, webdataset or npy.")] = "folder",
+    format: Annotated[str | None, typer.Option(help="png, jpeg or webp; not with npy. [png]")] = None,
+    quality: Annotated[int | None, typer.Option(help="With jpeg and webp: 1 to 100. [90]")] = None,
+    no_mark: Annotated[
+        bool, typer.Option("--no-mark", help="Leave the synthetic-media mark out of the images.")
+    ] = False,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(help="Images a shard, a multiple of --batch. [512; 1024 for webdataset]"),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples a call of the network. [64]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that make shards. [one a processor]")] = None,
+    device: Device = "auto",
+    shard: Annotated[str | None, typer.Option(metavar="K/M", help="Be machine K, from 0, of M on one folder.")] = None,
+    part: Annotated[str, typer.Option(help="A name, where several plans share one folder.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="First remove what ganrt wrote there.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be written, from a probe; write nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a labelled, class-balanced dataset of generated images."""
+    from ganrt.console import ProgressBar, stoppable
+    from ganrt.forecast import forecast
+    from ganrt.generation import Progress
+    from ganrt.generation import generate as run
+    from ganrt.planning import PlanOptions
+
+    options: PlanOptions = {
+        "seed": seed,
+        "start": start,
+        "classes": classes,
+        "psi": psi,
+        "latent_std": latent_std,
+        "size": _size(size),
+        "resample": resample,
+        "mode": mode,
+        "layout": layout,
+        "format": format,
+        "quality": quality,
+        "mark": False if no_mark else None,
+        "shard_size": shard_size,
+        "batch": batch,
+        "part": part,
+    }
+    machine = (0, 1) if shard is None else shard
+    _log_device(quiet)
+    if dry_run:
+        told = forecast(
+            model, n=n, out=out, workers=workers, device=device, shard=machine, overwrite=overwrite, **options
+        )
+        print(json.dumps(told.to_dict()) if as_json else _forecast_text(told))
+        return
+    bar = ProgressBar()
+
+    def show(progress: Progress) -> None:
+        bar.show(progress.done, progress.total, progress.images_per_second)
+
+    with stoppable() as (cancel, signals):
+        try:
+            report = run(
+                model,
+                n=n,
+                out=out,
+                workers=workers,
+                device=device,
+                shard=machine,
+                overwrite=overwrite,
+                progress=None if quiet else show,
+                cancel=cancel,
+                **options,
+            )
+        except Cancelled as error:
+            error.exit_code = 128 + signals[0]
+            raise
+        finally:
+            bar.clear()
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    elif not quiet:
+        print(_report_text(report))
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.strip().isdecimal() for number in numbers):
+        raise UsageError(f"size {text!r}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
+    sides = [int(number) for number in numbers]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _log_device(quiet: bool) -> None:
+    """Lets ``auto`` say on stderr which device it took."""
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("ganrt: %(message)s"))
+    logger = logging.getLogger("ganrt")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _report_text(report: Report) -> str:
+    out = shlex.quote(report.out)
+    if report.device is None:
+        lines = [f"nothing to do: {report.already:,} images are in {report.out}"]
+    else:
+        already = f" ({report.already:,} were there already)" if report.already else ""
+        lines = [
+            f"{report.images:,} images{already} in {report.seconds:.1f} s, {report.images_per_second:,.0f} images/s, "
+            f"{report.device} with {report.workers} workers",
+            f"in {report.out}: layout {report.layout}" + (f", {report.format}" if report.format else ""),
+        ]
+    if report.complete:
+        lines.append(f"next: ganrt preview {out} --out preview.png, or ganrt verify {out}")
+    else:
+        lines.append("not complete yet: other shares are missing; the machine that ends last completes it")
+    return "\n".join(lines)
+
+
+def _forecast_text(told: Forecast) -> str:
+    from ganrt.console import size_text
+
+    inodes = "" if told.inodes_free is None else f", {told.inodes_free:,} free"
+    return "\n".join(
+        (
+            f"would make {told.images:,} images ({told.already:,} are there) in {told.out}",
+            f"files:  {told.files:,} (inodes {told.inodes:,}{inodes})",
+            f"bytes:  {size_text(told.bytes)}, {size_text(told.bytes_on_disk)} on disk, "
+            f"{size_text(told.bytes_free)} free",
+            f"time:   about {told.seconds:,.1f} s, {told.images_per_second:,.0f} images/s, "
+            f"{told.device} with {told.workers} workers",
+            "nothing was written",
+        )
+    )
+
+
+@app.command()
+def models(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders to list instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the generators: the shipped ones, and those in the folders of GANRT_MODELS."""
+    from ganrt.models import list_models
+
+    found = list_models(*(folders or ()))
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"name": m.name, "path": str(m.path), "bytes": m.size, "problem": m.problem or None}
+                    | {"card": json.loads(m.card.to_json()) if m.card else None}
+                    for m in found
+                ]
+            )
+        )
+        return
+    if not found:
+        print("no generators found", file=sys.stderr)
+    for m in found:
+        print(f"{m.name:<16} {_one_line(m.card, m.size) if m.card else m.problem}")
+
+
+def _one_line(card: Card, size: int) -> str:
+    from ganrt.console import size_text
+
+    colour = "grey" if card.channels == 1 else "RGB"
+    classes = f"{len(card.class_names)} classes" if card.class_names else "no classes"
+    licence = f", {card.licence}" if card.licence else ""
+    return (
+        f"{card.width}x{card.height} {colour}, {classes}, {size_text(size)}{licence}: {card.description.split('. ')[0]}"
+    )
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A name that `ganrt models` lists, or the path of an .onnx file.")],
+    as_json: Json = False,
+) -> None:
+    """Check a generator's file against the contract and show its card."""
+    from ganrt.console import size_text
+    from ganrt.contract import read_model
+    from ganrt.models import find_model
+
+    path = find_model(model)
+    checked = read_model(path)
+    card = json.loads(checked.card.to_json())
+    if as_json:
+        print(json.dumps({"path": str(path), "bytes": len(checked.data), "sha256": checked.digest, "card": card}))
+        return
+    print(f"{path}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
+    print(f"follows version {checked.card.contract} of the contract")
+    for key, value in card.items():
+        if isinstance(value, dict):
+            print(f"{key}:" + ("" if value else " none"))
+            for inner, figure in value.items():
+                print(f"  {inner}: {_plain(figure)}")
+        else:
+            print(f"{key}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+@app.command()
+def preview(
+    source: Annotated[str, typer.Argument(help="A generator's name or path, or a dataset's folder.")],
+    out: Annotated[Path, typer.Option(help="The grid's file, .png.")],
+    rows: Annotated[int | None, typer.Option(help="Rows at most; each class is one.")] = None,
+    cols: Annotated[int | None, typer.Option(help="Images a row. [10]")] = None,
+    classes: Classes = None,
+    seed: Annotated[int | None, typer.Option(help="Of a generator's samples. [0]")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw a grid of images, a class a row."""
+    from ganrt.preview import preview as draw
+
+    grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)
+    print(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels")
+
+
+@app.command()
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Make exactly what is broken again.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --repair: the generator, where the manifest's name is not found."),
+    ] = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every file with the ledger's digests; exit code 5 when anything is missing, extra or changed."""
+    from ganrt.console import ProgressBar
+    from ganrt.errors import DatasetDamaged
+    from ganrt.verification import verify as check
+
+    if model is not None and not repair:
+        raise UsageError("--model does not apply without --repair", "Leave it out, or add --repair.")
+    _log_device(quiet=True)
+    bar = ProgressBar()
+
+    def show(done: int, total: int) -> None:
+        if not quiet:
+            bar.show(done, total, 0)
+
+    damage = check(dataset, repair=repair, model=model, device=device, progress=show)
+    bar.clear()
+    if as_json:
+        print(json.dumps({"dataset": str(dataset), "well": not damage, "damage": [asdict(d) for d in damage]}))
+    else:
+        for found in damage:
+            print(f"{found.name}: {found.what}")
+        if not damage:
+            print(f"{dataset}: every file is as it was written")
+    if damage:
+        again = "" if repair else f"Make what is broken again: ganrt verify {shlex.quote(str(dataset))} --repair"
+        extra = "Extra files are left alone; move them away yourself." if any(d.part is None for d in damage) else ""
+        raise DatasetDamaged(f"{len(damage):,} things are not as they should be", again or extra or None)
+
+
+@app.command()
+def merge(dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")]) -> None:
+    """Write README and manifest once all machines are done (the last one does it by itself)."""
+    from ganrt.manifest import merge as join
+
+    count = join(dataset)
+    print(f"{dataset}: {count:,} images, complete")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and which devices really work, and what to do about it."""
+    from ganrt.doctor import examine, well
+
+    checks = examine()
+    if as_json:
+        print(json.dumps({"well": well(checks), "checks": [asdict(check) for check in checks]}))
+    else:
+        for check in checks:
+            mark = {True: "ok", False: "FAULT", None: "-"}[check.well]
+            print(f"{mark:<6} {check.name}: {check.found}")
+            if check.hint:
+                print(f"       {check.hint}")
+    if not well(checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes() -> None:
+    """List the training recipes (needs the extra train)."""
+    _need_training()
+    from ganrt_training.gans import RECIPES
+
+    for name, recipe in sorted(RECIPES.items()):
+        print(f"{name:<24} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name that `ganrt recipes` lists.")],
+    data: Annotated[Path, typer.Option(help="A folder with the four files of the MNIST family.")],
+    run_dir: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the recipe, as key=value.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes weights, order and latents.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,
+) -> None:
+    """Train a GAN by a recipe (needs the extra train)."""
+    _need_training()
+    from ganrt_training.data import read_mnist_family
+    from ganrt_training.gans import find_recipe
+    from ganrt_training.loop import train as run
+
+    def show(stats: dict[str, float]) -> None:
+        print(
+            f"{stats['kimg']:8.1f}/{stats['total_kimg']:.0f} kimg  {stats['images_per_second']:6.0f} images/s  "
+            f"loss D {stats['discriminator_loss']:6.3f} G {stats['generator_loss']:6.3f}  "
+            f"D right on real {stats['real_accuracy']:.0%} fake {stats['fake_accuracy']:.0%}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    chosen = find_recipe(recipe).with_overrides(overrides or [])
+    run(chosen, read_mnist_family(data), run_dir, seed=seed, device=device, minutes=minutes, progress=show)
+    print(f"next: ganrt export {shlex.quote(str(run_dir))} --out my.onnx")
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A run folder, one of its snapshots, or a float .onnx generator.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .onnx.")],
+    name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="JSON with description, data, data_licence, licence and quality for the card."),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range", metavar="LOW,HIGH", help="With .onnx: the values of black and white, as in --range=-1,1."
+        ),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="With .onnx: class names, with commas.")] = None,
+    layout: Annotated[str | None, typer.Option(help="With .onnx, where the shape does not tell: nchw or nhwc.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Export a trained generator to ONNX, proven equal to its source (needs the extra train)."""
+    _need_training()
+    from ganrt_training.assemble import CardTexts
+
+    texts = CardTexts.read(card) if card else None
+    if source.suffix.lower() == ".onnx":
+        from ganrt_training.wrap import export_onnx
+
+        if value_range is None:
+            raise UsageError(
+                f"the range of {source} is not known", "Say which values are black and white: --range=-1,1"
+            )
+        names = [part.strip() for part in classes.split(",")] if classes else []
+        made = export_onnx(
+            source,
+            out,
+            value_range=_range(value_range),
+            class_names=names,
+            layout=layout,
+            name=name,
+            texts=texts,
+            overwrite=overwrite,
+        )
+    else:
+        from ganrt_training.export import export_run
+
+        for option, value in (("--range", value_range), ("--classes", classes), ("--layout", layout)):
+            if value is not None:
+                raise UsageError(f"{option} does not apply to a run", "The run knows it: leave it out.")
+        made = export_run(source, out, name=name, texts=texts, overwrite=overwrite)
+    print(f"{out}: {made.name}, equal to its source: {_plain(dict(made.parity))}")
+    print(
+        f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(str(out) if '/' in str(out) else './' + str(out))}"
+    )
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise UsageError(f"range {text!r}", "Expected two numbers, as in --range=-1,1 or --range=0,255.") from None
+    return low, high
+
+
+def _need_training() -> None:
+    try:
+        import onnx  # noqa: F401
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            f"training and export need the package {error.name}", "Install the extra: pip install 'ganrt[train]'"
+        ) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What the command line shows while it works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+_BAR = 28
+_QUIET_INTERVAL = 5.0  # seconds between lines where stderr is no terminal
+_PATIENCE = 1.5  # seconds an interrupted run may take to end by itself
+
+
+class ProgressBar:
+    """A bar with rate and remaining time on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._next = time.monotonic() + (0 if self._live else _QUIET_INTERVAL)
+        self._shown = False
+
+    def show(self, done: int, total: int, rate: float, unit: str = "images") -> None:
+        """Shows the state, not more often than is useful."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (0.1 if self._live else _QUIET_INTERVAL)
+        left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+        text = f"{done:,}/{total:,} {unit}  {rate:,.0f}/s{left}"
+        if self._live:
+            filled = _BAR * done // max(1, total)
+            self._stream.write(f"\r[{'#' * filled}{'.' * (_BAR - filled)}] {text}\x1b[K")
+            self._shown = True
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
+
+
+@contextmanager
+def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
+    """An event that SIGINT and SIGTERM set, and the list of signals that came.
+
+    A second signal, or a run that takes too long to end, ends the process at once: what is finished is on
+    the disk already, and nothing else is lost.
+    """
+    cancel, signals = threading.Event(), []
+
+    def leave(status: int) -> None:
+        sys.stderr.write("\nended at once; the same command goes on from what is finished\n")
+        sys.stderr.flush()
+        os._exit(status)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            leave(128 + number)
+        cancel.set()
+        timer = threading.Timer(_PATIENCE, leave, (128 + number,))
+        timer.daemon = True
+        timer.start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel, signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

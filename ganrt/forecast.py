@@ -1,0 +1,138 @@
+"""What a run would write, told from a probe, before anything is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from ganrt.errors import StorageFull
+from ganrt.files import storage_error
+from ganrt.generation import make_shard, prepare, samples_of
+from ganrt.generator import Generator
+from ganrt.layouts import layout_of
+from ganrt.manifest import check_root
+from ganrt.planning import PlanOptions
+from ganrt.shards import Plan, Shard
+
+_BLOCK = 4096  # bytes; what most file systems give out
+_LEDGER_BYTES = 45  # a file's size and digest in a ledger line
+_PROBE_BATCHES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a run would do: ``images`` to make and ``already`` there, files and inodes, bytes as they add up and as
+    the disk counts them, bytes and inodes free (None where the file system does not say), seconds."""
+
+    images: int
+    already: int
+    files: int
+    inodes: int
+    bytes: int
+    bytes_on_disk: int
+    bytes_free: int
+    inodes_free: int | None
+    seconds: float
+    images_per_second: float
+    device: str
+    workers: int
+    batch: int
+    out: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The forecast as JSON values."""
+        return asdict(self)
+
+
+def forecast(
+    model: str | os.PathLike[str] | Generator = "fashion",
+    *,
+    n: int,
+    out: str | os.PathLike[str],
+    workers: int | None = None,
+    device: str = "auto",
+    shard: str | tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    **options: Unpack[PlanOptions],
+) -> Forecast:
+    """What :func:`ganrt.generate` with the same arguments would write; nothing is written under ``out``.
+
+    A few batches are made in a temporary folder. Raises what generate would raise at its start, and
+    StorageFull when the dataset cannot fit.
+    """
+    job = prepare(model, n, out, workers, device, shard, options)
+    try:
+        part = None if overwrite or not job.root.is_dir() else check_root(job.root, job.plan, n)
+        already = sum(len(s) for s, _ in part.records()) if part and job.machine[1] == 1 else 0
+        own = sum(len(s) for s in job.plan.shards(n) if s.number % job.machine[1] == job.machine[0])
+        todo = max(0, own - already)
+        generator = job.load()
+        files, size, on_disk, seconds = _probe(generator, job.plan)
+        free, inodes_free = _free(job.root)
+    except OSError as error:
+        raise storage_error(error) from error
+    rate = min(job.workers, max(1, -(-todo // job.plan.shard_size))) / seconds
+    result = Forecast(
+        images=todo,
+        already=already,
+        files=round(todo * files),
+        inodes=round(todo * files) + len(job.plan.classes) + 4,
+        bytes=round(todo * size),
+        bytes_on_disk=round(todo * on_disk),
+        bytes_free=free,
+        inodes_free=inodes_free,
+        seconds=round(todo / rate, 1),
+        images_per_second=round(rate, 1),
+        device=generator.device,
+        workers=job.workers,
+        batch=job.plan.batch,
+        out=os.fspath(out),
+    )
+    if result.bytes_on_disk > free:
+        raise StorageFull(
+            f"{todo:,} images need about {result.bytes_on_disk:,} bytes; {free:,} are free",
+            "Make room, or a smaller --n.",
+        )
+    if inodes_free is not None and result.inodes > inodes_free:
+        raise StorageFull(
+            f"{todo:,} images need about {result.inodes:,} inodes; {inodes_free:,} are free",
+            "Use --layout webdataset or npy, which have few files.",
+        )
+    return result
+
+
+def _probe(generator: Generator, plan: Plan) -> tuple[float, float, float, float]:
+    """Files, bytes, bytes on disk and seconds of one worker, per image."""
+    layout, samples = layout_of(plan), samples_of(plan)
+    first = plan.start - plan.start % plan.batch
+    shard = Shard(0, plan.start, first + plan.batch * _PROBE_BATCHES)
+    with tempfile.TemporaryDirectory(prefix="ganrt-") as folder:
+        root = Path(folder)
+        layout.prepare(root)
+        # Once for what only happens once (first run of the network), once for the time.
+        make_shard(generator, samples, plan.batch, layout, root, Shard(0, plan.start, first + plan.batch))
+        began = time.perf_counter()
+        record = make_shard(generator, samples, plan.batch, layout, root, shard)
+        seconds = time.perf_counter() - began
+    count = len(shard)
+    loose = len(record.sizes) == count
+    files = 1.0 if loose else 1 / plan.shard_size
+    on_disk = sum(-(-s // _BLOCK) * _BLOCK for s in record.sizes) if loose else sum(record.sizes)
+    return files, sum(record.sizes) / count, on_disk / count + _LEDGER_BYTES, seconds / count
+
+
+def _free(root: Path) -> tuple[int, int | None]:
+    """Bytes and inodes that may still be written where ``root`` is or will be."""
+    there = root.resolve()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if not hasattr(os, "statvfs"):
+        return free, None
+    stat = os.statvfs(there)
+    return free, stat.f_favail if stat.f_files else None

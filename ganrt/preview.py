@@ -1,0 +1,139 @@
+"""A grid of images, of a generator or of a dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ganrt.encode import Pixels, encode_image
+from ganrt.errors import DatasetDamaged, DatasetError, UsageError
+from ganrt.files import storage_error, write_synced
+from ganrt.generator import Generator, check_samples, choose_classes, load
+from ganrt.layouts import layout_of
+from ganrt.manifest import open_parts
+from ganrt.models import find_model
+from ganrt.shards import MAX_SIZE, class_folders, require
+
+_GAP = 2  # pixels
+_BACKGROUND = 255
+_COLS = 10
+_MAX_ROWS = 20
+
+
+def preview(
+    source: str | os.PathLike[str] | Generator,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    rows: int | None = None,
+    cols: int | None = None,
+    classes: Sequence[str | int] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> Pixels:
+    """A grid uint8 [height, width, C] of a generator or of a dataset's folder; written to ``out`` as PNG if given.
+
+    With classes each row is one class, in the order of ``classes`` (all unless given; 20 rows at most
+    unless ``rows`` says more). A generator shows the first samples that ``generate`` would make with that
+    seed and those classes. ``seed`` does not apply to a dataset.
+
+    Raises UsageError, UnknownClass, DatasetError, and what :func:`ganrt.load` raises.
+    """
+    if out is not None and Path(out).suffix.lower() != ".png":
+        raise UsageError(f"{os.fspath(out)} does not end in .png", "The grid is written as PNG.")
+    for name, value in (("rows", rows), ("cols", cols)):
+        require(name, 1 if value is None else value, 1, 1000)
+    try:
+        if not isinstance(source, Generator) and Path(source).is_dir():
+            if seed is not None:
+                raise UsageError("seed does not apply to a dataset", "Leave it out.")
+            images = _of_dataset(Path(source), rows, cols or _COLS, classes)
+        else:
+            generator = source if isinstance(source, Generator) else load(find_model(source), device)
+            images = _of_generator(generator, rows, cols or _COLS, classes, seed or 0)
+        grid = _grid(images)
+        if out is not None:
+            write_synced(Path(out), encode_image(grid))
+    except OSError as error:
+        raise storage_error(error) from error
+    return grid
+
+
+def _of_generator(
+    generator: Generator, rows: int | None, cols: int, classes: Sequence[str | int] | None, seed: int
+) -> list[list[Pixels]]:
+    cycle = choose_classes(generator.card, classes)
+    check_samples(generator.card, seed)
+    if not cycle:
+        images = generator.sample((rows or _COLS) * cols, seed)
+        return [list(images[first : first + cols]) for first in range(0, len(images), cols)]
+    shown = cycle[: rows or _MAX_ROWS]
+    images = generator.sample(len(cycle) * cols, seed, classes=cycle)
+    return [[images[col * len(cycle) + row] for col in range(cols)] for row in range(len(shown))]
+
+
+def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str | int] | None) -> list[list[Pixels]]:
+    parts = open_parts(root)
+    found: dict[str, list[tuple[str, int]]] = {}  # class name → part and index of its first images
+    wanted = cols if any(part.plan.classes for part in parts.values()) else cols * (rows or _COLS)
+    for name, part in sorted(parts.items()):
+        plan = part.plan
+        for shard in plan.shards(part.n):
+            if part.finished.get(shard.number, (0, ""))[0] != len(shard):
+                continue
+            for index in range(shard.start, shard.stop):
+                y = plan.label(index)
+                row = found.setdefault("" if y is None else plan.class_names[y], [])
+                if len(row) < wanted:
+                    row.append((name, index))
+            if all(len(row) >= wanted for row in found.values()) and len(found) >= len(plan.classes):
+                break
+    if not found:
+        raise DatasetError(f"{root} holds no finished images", "Let ganrt generate go on first.")
+    if classes is not None:
+        found = {name: found[name] for name in (_class_of(found, wanted_class) for wanted_class in classes)}
+    elif "" not in found:
+        found = dict(list(found.items())[: rows or _MAX_ROWS])
+    grid = []
+    for row in found.values():
+        images = []
+        for name, index in row:
+            part = parts[name]
+            holder = part.plan.shard(index // part.plan.shard_size, part.n)
+            assert holder
+            try:
+                images.append(layout_of(part.plan).read(root, holder, index))
+            except (OSError, ValueError, KeyError) as error:
+                raise DatasetDamaged(
+                    f"image {index} of {root} cannot be read: {error}", f"See what is wrong: ganrt verify {root}"
+                ) from error
+        grid += [images[first : first + cols] for first in range(0, len(images), cols)]
+    return grid
+
+
+def _class_of(found: dict[str, list[tuple[str, int]]], wanted: str | int) -> str:
+    from ganrt.card import Card
+
+    names = tuple(name for name in found if name)
+    folders = class_folders(names)
+    if wanted in folders:
+        return names[folders.index(str(wanted))]
+    return names[Card(name="the dataset", z_dim=1, width=1, height=1, channels=1, class_names=names).label(wanted)]
+
+
+def _grid(rows: list[list[Pixels]]) -> Pixels:
+    height = max(image.shape[0] for row in rows for image in row)
+    width = max(image.shape[1] for row in rows for image in row)
+    channels = max(image.shape[2] for row in rows for image in row)
+    cols = max(map(len, rows))
+    tall, wide = len(rows) * (height + _GAP) + _GAP, cols * (width + _GAP) + _GAP
+    if max(tall, wide) > MAX_SIZE * 2:
+        raise UsageError(f"a grid of {wide}x{tall} pixels", "Show fewer --rows or --cols.")
+    grid = np.full((tall, wide, channels), _BACKGROUND, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            top, left = _GAP + r * (height + _GAP), _GAP + c * (width + _GAP)
+            grid[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return grid

@@ -1,0 +1,198 @@
+"""Compares a dataset's files with its ledgers, and makes again what is broken."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ganrt.contract import read_model
+from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel
+from ganrt.files import storage_error, write_synced
+from ganrt.generation import made_with, make_shard, samples_of
+from ganrt.generator import Generator, load_checked
+from ganrt.layouts import Layout, layout_of
+from ganrt.manifest import (
+    MANIFEST,
+    README,
+    Ledger,
+    Part,
+    complete,
+    expected_files,
+    machine_of,
+    open_parts,
+    torn_lines,
+    try_lock,
+)
+from ganrt.models import find_model
+from ganrt.shards import Record, Shard
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as the ledgers say: a file's name under the root, and what is wrong with it.
+
+    ``part`` and ``shard`` tell where it belongs, if anywhere.
+    """
+
+    name: str
+    what: str
+    part: str | None = None
+    shard: int | None = None
+
+
+def verify(
+    root: str | os.PathLike[str],
+    *,
+    repair: bool = False,
+    model: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Damage]:
+    """Reads every file of a dataset and compares its digest with the ledger's; names what is missing, extra, changed.
+
+    With ``repair`` exactly what is broken is made again, and what is still wrong afterwards comes back:
+    extra files are named and left. ``model`` is needed where the generator is not found by the name in
+    the manifest. ``progress`` gets images checked and images in all.
+
+    Raises DatasetError when there is no dataset, and with ``repair`` what generating raises.
+    """
+    root = Path(root)
+    try:
+        damage = list(_damage(root, progress))
+        if repair and any(d.part is not None for d in damage):
+            _repair(root, damage, model, device)
+            damage = list(_damage(root, progress))
+    except OSError as error:
+        raise storage_error(error) from error
+    return damage
+
+
+def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator[Damage]:
+    parts = open_parts(root)
+    total, checked = sum(part.n for part in parts.values()), 0
+    known = {README, MANIFEST, *(path.name for part in parts.values() for path in part.ledgers)}
+    for name, part in sorted(parts.items()):
+        layout = layout_of(part.plan)
+        for path in part.ledgers:
+            for line in torn_lines(path):
+                yield Damage(path.name, f"line {line} is torn or changed", name)
+        for shard in part.plan.shards(part.n):
+            known.update(layout.names(shard))
+        unfinished = list(part.missing())
+        for shard in unfinished:
+            yield Damage(f"samples {shard.start} to {shard.stop - 1}", "not finished", name, shard.number)
+            known.update(file + ".part" for file in layout.names(shard))
+        for shard, record in part.records():
+            if len(record.sizes) == len(layout.names(shard)):
+                for file, what in layout.damage(root, shard, record):
+                    yield Damage(file, what, name, shard.number)
+            else:
+                yield Damage(f"samples {shard.start} to {shard.stop - 1}", "recorded wrongly", name, shard.number)
+            checked += len(shard)
+            if progress:
+                progress(checked, total)
+        common = layout.common(part.n)
+        known.update(common)
+        for file, data in common.items() if not unfinished else ():
+            if (root / file).is_file() and not _starts_with(root / file, data):
+                yield Damage(file, "changed: other bytes than were written", name)
+            elif not (root / file).is_file():
+                yield Damage(file, "missing", name)
+    for file, wanted in expected_files(parts).items():
+        path = root / file
+        if not path.is_file():
+            yield Damage(file, "missing", "")
+        elif path.read_bytes() != wanted:
+            yield Damage(file, "changed: other bytes than were written", "")
+    for file in _walk(root):
+        if file not in known:
+            yield Damage(file, "extra: not of this dataset")
+
+
+def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | None, device: str) -> None:
+    parts = open_parts(root)
+    for name, part in sorted(parts.items()):
+        layout = layout_of(part.plan)
+        mine = [d for d in damage if d.part == name]
+        for ledger in {d.name for d in mine if d.name.endswith(".ledger")}:
+            _drop_torn(root / ledger)
+        broken: dict[int, set[str]] = defaultdict(set)
+        for d in mine:
+            if d.shard is not None:
+                broken[d.shard].add(d.name)
+        if not broken and not any(d.name in layout.common(part.n) for d in mine):
+            continue
+        with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n) as claimed:
+            layout.prepare(root)
+            if broken:
+                generator = _generator(part, model, device)
+                claimed.note(made_with(generator.device))
+                records = {shard.number: record for shard, record in part.records() if shard.number in broken}
+                for number, names in sorted(broken.items()):
+                    shard = part.plan.shard(number, part.n)
+                    assert shard
+                    remade = _remake(root, generator, part, layout, shard, records.get(number), names)
+                    if remade != records.get(number):
+                        claimed.append(remade)
+    complete(root)
+
+
+def _remake(
+    root: Path, generator: Generator, part: Part, layout: Layout, shard: Shard, old: Record | None, names: set[str]
+) -> Record:
+    """Makes a shard's broken files again. Its record keeps what it says of the files that were left alone."""
+    files = layout.names(shard)
+    if old is None or len(old.sizes) != len(files):
+        return make_shard(generator, samples_of(part.plan), part.plan.batch, layout, root, shard)
+    new = make_shard(generator, samples_of(part.plan), part.plan.batch, layout, root, shard, only=names)
+    if len(files) == 1:
+        return new
+    digests = tuple(n if f in names else o for f, n, o in zip(files, new.digests, old.digests, strict=True))
+    sizes = tuple(n if f in names else o for f, n, o in zip(files, new.sizes, old.sizes, strict=True))
+    return Record(old.number, old.images, sizes, digests, old.pixels if digests == old.digests else new.pixels)
+
+
+def _generator(part: Part, model: str | os.PathLike[str] | None, device: str) -> Generator:
+    plan = part.plan
+    try:
+        path = find_model(plan.model if model is None else model)
+    except UnknownModel as error:
+        raise UnknownModel(
+            f"the generator {plan.model} of the dataset is not found: {error.message}",
+            "Name its file with --model PATH.",
+        ) from None
+    checked = read_model(path)
+    if checked.digest != plan.model_digest:
+        raise DatasetMismatch(
+            f"{path} is not the generator that made the dataset: its SHA-256 is {checked.digest[:12]}…, "
+            f"the manifest says {plan.model_digest[:12]}…",
+            "Name the right file with --model PATH.",
+        )
+    return load_checked(checked, path, device, plan.batch, 1)
+
+
+def _drop_torn(path: Path) -> None:
+    torn = set(torn_lines(path))
+    with open(path, "a+b") as file:
+        if not try_lock(file):
+            raise DatasetLocked(f"another run is writing {path}", "Wait for it, or stop it.")
+        lines = path.read_bytes().splitlines(keepends=True)
+    write_synced(path, b"".join(line for number, line in enumerate(lines, 1) if number not in torn))
+
+
+def _starts_with(path: Path, data: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(data)) == data
+
+
+def _walk(root: Path, below: str = "") -> Iterator[str]:
+    with os.scandir(root / below) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            name = below + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, name + "/")
+            else:
+                yield name

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import fashion_quality
+from ganrt_training import metrics
+from ganrt_training.data import FASHION_CLASSES
+from tests.models import tiny_model
+from tests.training.test_data import idx
+from tests.training.tiny import tiny_data
+
+QUICK = metrics.Protocol(widths=(4, 4, 8), hidden=8, epochs=4, batch_size=20, dropout=0)
+
+
+def test_a_classifier_learns_what_a_glance_tells_and_the_same_each_time() -> None:
+    data = tiny_data(300)
+    state = torch.random.get_rng_state()
+    first, again = (metrics.train_classifier(data.images[:240], data.labels[:240], 3, QUICK) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    found = metrics.agreement(metrics.predict(first, data.images[240:]), data.labels[240:], data.class_names)
+    assert found["share"] > 0.9
+    assert (found["n"], found["per_class"].keys()) == (60, {"band 0", "band 1", "band 2"})
+
+
+def test_agreement_counts_by_class() -> None:
+    predicted, labels = np.array([0, 0, 1, 1, 2, 0]), np.array([0, 0, 1, 0, 1, 0])
+    expected = {"share": 0.6667, "n": 6, "per_class": {"a": 0.75, "b": 0.5}}
+    assert metrics.agreement(predicted, labels, ["a", "b", "c"]) == expected
+
+
+def test_images_are_moved_and_flipped_but_not_else_changed() -> None:
+    images = torch.zeros(400, 9, 9, 1, dtype=torch.uint8)
+    images[:, 4, 3] = 200
+    moved = metrics._augmented(images, metrics.Protocol(shift=2))
+    places = {tuple(place[1:3]) for place in torch.nonzero(moved).tolist()}
+    columns = {1, 2, 3, 4, 5} | {8 - column for column in (1, 2, 3, 4, 5)}
+    assert places == {(row, column) for row in range(2, 7) for column in columns}
+    assert moved.shape == images.shape
+    assert (moved.sum((1, 2, 3)) == 200).all()
+    assert torch.equal(metrics._augmented(images, metrics.Protocol(shift=0, flip=False)), images)
+
+
+def test_a_kept_classifier_is_taken_only_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+
+    def new() -> torch.nn.Module:
+        return metrics.build_classifier((28, 28), 1, 3, QUICK)
+
+    assert metrics.load_classifier(path, new(), {"data": "a"}) is None
+    kept = new()
+    metrics.save_classifier(path, kept, {"data": "a"})
+    assert metrics.load_classifier(path, new(), {"data": "b"}) is None
+    found = metrics.load_classifier(path, new(), {"data": "a"})
+    assert found is not None
+    assert not found.training
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), found.parameters(), strict=True))
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 300), ("t10k", 150)):
+        images = idx(random.integers(0, 256, (count, 28, 28), np.uint8))
+        labels = idx((np.arange(count) % 10).astype(np.uint8))
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(images)
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
+    (tmp_path / "g.onnx").write_bytes(tiny_model(class_names=FASHION_CLASSES, width=28, height=28, channels=1))
+    return tmp_path
+
+
+def test_the_benchmark_tells_its_figures_and_how_it_got_them(fashion: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist --limit 200 --threads 1 --out {fashion}/kept"
+    assert fashion_quality.main([*arguments.split(), "--json", str(fashion / "q.json")]) == 0
+    first = json.loads((fashion / "q.json").read_text())
+    assert json.loads(capsys.readouterr().out) == first
+    assert (first["label_fidelity"]["n"], first["real_accuracy"]["n"]) == (200, 150)
+    assert first["classification_accuracy_score"]["trained_on"] == 200
+    assert first["classifier"]["epochs"] == 1
+    assert first["psi"] is None
+    assert "--seed 0 --limit 200" in first["command"]
+    assert fashion_quality.main(arguments.split()) == 0
+    printed = capsys.readouterr()
+    assert "real images: taken from" in printed.err
+    assert json.loads(printed.out) == first
+
+
+def test_the_benchmark_does_not_judge_by_a_poor_classifier(
+    fashion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "Protocol", lambda seed: QUICK)
+    arguments = f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist --threads 1"
+    assert fashion_quality.main(arguments.split()) == 1
+    assert "error: the classifier of real images reaches 0." in capsys.readouterr().err
+
+
+def test_the_benchmark_refuses_a_generator_of_other_classes(fashion: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (fashion / "g.onnx").write_bytes(tiny_model())
+    assert fashion_quality.main(f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist".split()) == 1
+    assert "tiny makes 8x8 images of a, b, c\nExpected those of" in capsys.readouterr().err
