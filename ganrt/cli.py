@@ -469,9 +469,7 @@ def export(
                 raise UsageError(f"{option} does not apply to a run", "The run knows it: leave it out.")
         made = export_run(source, out, name=name, texts=texts, overwrite=overwrite)
     print(f"{out}: {made.name}, equal to its source: {_plain(dict(made.parity))}")
-    print(
-        f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(str(out) if '/' in str(out) else './' + str(out))}"
-    )
+    print(f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(str(out))}")
 
 
 def _range(text: str) -> tuple[float, float]:
