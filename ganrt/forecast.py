@@ -15,7 +15,7 @@ from ganrt.files import storage_error
 from ganrt.generation import make_shard, prepare, samples_of
 from ganrt.generator import Generator
 from ganrt.layouts import layout_of
-from ganrt.manifest import check_root
+from ganrt.ledger import check_root
 from ganrt.planning import PlanOptions
 from ganrt.shards import Plan, Shard
 

@@ -20,7 +20,8 @@ from ganrt.files import storage_error
 from ganrt.generator import Batch, Generator, Samples, load_checked
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import Layout, layout_of
-from ganrt.manifest import Ledger, Machine, Part, complete
+from ganrt.ledger import Ledger, Machine, Part
+from ganrt.manifest import complete
 from ganrt.models import find_model
 from ganrt.planning import PlanOptions, make_plan, parse_shard
 from ganrt.providers import cpu_count, installed_runtimes, parse_device

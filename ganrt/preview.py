@@ -13,7 +13,7 @@ from ganrt.errors import DatasetDamaged, DatasetError, UsageError
 from ganrt.files import storage_error, write_synced
 from ganrt.generator import Generator, check_samples, choose_classes, load
 from ganrt.layouts import layout_of
-from ganrt.manifest import open_parts
+from ganrt.ledger import open_parts
 from ganrt.models import find_model
 from ganrt.shards import MAX_SIZE, class_folders, require
 

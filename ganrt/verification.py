@@ -14,18 +14,8 @@ from ganrt.files import storage_error, write_synced
 from ganrt.generation import made_with, make_shard, samples_of
 from ganrt.generator import Generator, load_checked
 from ganrt.layouts import Layout, layout_of
-from ganrt.manifest import (
-    MANIFEST,
-    README,
-    Ledger,
-    Part,
-    complete,
-    expected_files,
-    machine_of,
-    open_parts,
-    torn_lines,
-    try_lock,
-)
+from ganrt.ledger import MANIFEST, README, Ledger, Part, machine_of, open_parts, torn_lines, try_lock
+from ganrt.manifest import complete, expected_files
 from ganrt.models import find_model
 from ganrt.shards import Record, Shard
 
