@@ -6,8 +6,10 @@ and runtime. docs/contract.md describes every field.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import operator
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -71,15 +73,18 @@ class Card:
             if len(alike) == 1:
                 return alike[0]
         try:
-            number = int(wanted) if not isinstance(wanted, bool) else -1
-        except ValueError:
+            number = int(wanted) if isinstance(wanted, str) else operator.index(wanted)
+            number = -1 if isinstance(wanted, bool) else number
+        except (TypeError, ValueError):
             number = -1
         if 0 <= number < count:
             return number
         if not count:
             raise UnknownClass(f"class {wanted!r}: generator {self.name} has no classes", "Leave the classes out.")
         shown = ", ".join(self.class_names[:20]) + (f" and {count - 20} more" if count > 20 else "")
-        raise UnknownClass(f"generator {self.name} has no class {wanted!r}", f"It has {count}: {shown}.")
+        near = difflib.get_close_matches(str(wanted), self.class_names, 3)
+        meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise UnknownClass(f"generator {self.name} has no class {wanted!r}", f"{meant}It has {count}: {shown}.")
 
     def to_json(self) -> str:
         """The card as the JSON text that the metadata holds."""

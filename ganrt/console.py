@@ -57,7 +57,7 @@ def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
     A second signal, or a run that takes too long to end, ends the process at once: what is finished is on
     the disk already, and nothing else is lost.
     """
-    cancel, signals = threading.Event(), []
+    cancel, signals, timers = threading.Event(), [], []
 
     def leave(status: int) -> None:
         sys.stderr.write("\nended at once; the same command goes on from what is finished\n")
@@ -72,6 +72,7 @@ def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
         timer = threading.Timer(_PATIENCE, leave, (128 + number,))
         timer.daemon = True
         timer.start()
+        timers.append(timer)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -79,6 +80,8 @@ def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()
 
 
 def size_text(count: float) -> str:

@@ -122,12 +122,12 @@ def check_model(data: bytes, where: str) -> Card:
         raise ContractError(f"{where} cannot be read as an ONNX model: {error}", _DAMAGED) from None
 
 
-def card_of_session(session: Any) -> Card:
+def card_of_session(session: Any, where: str = "the session") -> Card:
     """The card of a ready-made ``onnxruntime.InferenceSession``, whose inputs and outputs are checked against it.
 
-    The operators inside are not checked: the session has loaded them already. Raises ContractError.
+    The operators inside are not checked: the session has loaded them already. Errors call it ``where``.
+    Raises ContractError.
     """
-    where = "the session"
 
     def values(found: Sequence[Any]) -> list[Value]:
         kinds = [(v.name, v.type.removeprefix("tensor(").removesuffix(")"), v.shape) for v in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ganrt.errors import StorageError, StorageFull
@@ -49,12 +50,12 @@ def write_loose(path: str, data: bytes) -> None:
     os.replace(part, path)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file that survives a power cut whole, or is not there."""
+def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file, given whole or in pieces, that survives a power cut whole, or is not there."""
     part = path.with_name(path.name + PART)
     try:
         with open(part, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -62,6 +63,15 @@ def write_synced(path: Path, data: bytes) -> None:
         raise
     os.replace(part, path)
     sync_folder(path.parent)
+
+
+def holds(path: Path, size: int, beginning: Iterable[bytes]) -> bool:
+    """Whether a file is there, of that size, and begins with these pieces."""
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_size == size and all(file.read(len(p)) == p for p in beginning)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def sync_folder(folder: Path) -> None:

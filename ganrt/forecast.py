@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from ganrt.errors import StorageFull
+from ganrt.errors import StorageFull, UsageError
 from ganrt.files import storage_error
 from ganrt.generation import make_shard, prepare, samples_of
 from ganrt.generator import Generator
@@ -21,13 +21,15 @@ from ganrt.shards import Plan, Shard
 
 _BLOCK = 4096  # bytes; what most file systems give out
 _LEDGER_BYTES = 45  # a file's size and digest in a ledger line
+_OWN_FILES = 3  # README, manifest, ledger
 _PROBE_BATCHES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a run would do: ``images`` to make and ``already`` there, files and inodes, bytes as they add up and as
-    the disk counts them, bytes and inodes free (None where the file system does not say), seconds."""
+    """What a run would do: ``images`` to make and ``already`` there, files and inodes, the images' bytes as they add
+    up and all bytes as the disk counts them, bytes and inodes free (None where the file system does not say),
+    seconds."""
 
     images: int
     already: int
@@ -67,21 +69,30 @@ def forecast(
     """
     job = prepare(model, n, out, workers, device, shard, options)
     try:
-        part = None if overwrite or not job.root.is_dir() else check_root(job.root, job.plan, n)
-        already = sum(len(s) for s, _ in part.records()) if part and job.machine[1] == 1 else 0
-        own = sum(len(s) for s in job.plan.shards(n) if s.number % job.machine[1] == job.machine[0])
-        todo = max(0, own - already)
+        if job.root.exists() and not job.root.is_dir():
+            raise UsageError(f"{job.root} is a file", "Name a folder for the dataset.")
+        part = None if overwrite or not job.root.exists() else check_root(job.root, job.plan, n)
+        if part:
+            part.n = n  # a last shard that was short will be made again
+        k, m = job.machine
+        finished = {shard.number for shard, _ in part.records()} if part else set()
+        own = [shard for shard in job.plan.shards(n) if shard.number % m == k]
+        shards = [shard for shard in own if shard.number not in finished]
+        todo = sum(map(len, shards))
         generator = job.load()
-        files, size, on_disk, seconds = _probe(generator, job.plan)
+        loose, size, on_disk, seconds = _probe(generator, job.plan)
         free, inodes_free = _free(job.root)
     except OSError as error:
         raise storage_error(error) from error
-    rate = min(job.workers, max(1, -(-todo // job.plan.shard_size))) / seconds
+    layout = layout_of(job.plan)
+    rate = min(job.workers, max(1, len(shards))) / seconds
+    files = todo if loose else len({*layout.common(0), *(name for shard in shards for name in layout.names(shard))})
+    files += _OWN_FILES if todo else 0
     result = Forecast(
         images=todo,
-        already=already,
-        files=round(todo * files),
-        inodes=round(todo * files) + len(job.plan.classes) + 4,
+        already=sum(map(len, own)) - todo,
+        files=files,
+        inodes=files + (len(job.plan.classes) if loose else 0) + 1,
         bytes=round(todo * size),
         bytes_on_disk=round(todo * on_disk),
         bytes_free=free,
@@ -106,8 +117,8 @@ def forecast(
     return result
 
 
-def _probe(generator: Generator, plan: Plan) -> tuple[float, float, float, float]:
-    """Files, bytes, bytes on disk and seconds of one worker, per image."""
+def _probe(generator: Generator, plan: Plan) -> tuple[bool, float, float, float]:
+    """Whether each image is a file of its own; bytes, bytes on disk and seconds of one worker, per image."""
     layout, samples = layout_of(plan), samples_of(plan)
     first = plan.start - plan.start % plan.batch
     shard = Shard(0, plan.start, first + plan.batch * _PROBE_BATCHES)
@@ -121,9 +132,8 @@ def _probe(generator: Generator, plan: Plan) -> tuple[float, float, float, float
         seconds = time.perf_counter() - began
     count = len(shard)
     loose = len(record.sizes) == count
-    files = 1.0 if loose else 1 / plan.shard_size
     on_disk = sum(-(-s // _BLOCK) * _BLOCK for s in record.sizes) if loose else sum(record.sizes)
-    return files, sum(record.sizes) / count, on_disk / count + _LEDGER_BYTES, seconds / count
+    return loose, sum(record.sizes) / count, on_disk / count + _LEDGER_BYTES, seconds / count
 
 
 def _free(root: Path) -> tuple[int, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,13 +107,15 @@ def generate(
     """
     began = time.monotonic()
     job = prepare(model, n, out, workers, device, shard, options)
+    if overwrite and job.machine[1] > 1:
+        raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     try:
         with Ledger.claim(job.root, job.plan, job.machine, n, overwrite) as ledger:
             own, todo = _share(job, ledger.part)
             run = _Run(job, ledger, own, own - sum(map(len, todo)))
             if todo:
                 run.make(todo, progress, cancel)
-        finished = complete(job.root)
+            finished = complete(job.root, job.plan.part)
     except OSError as error:
         raise storage_error(error) from error
     return Report(
@@ -199,7 +202,8 @@ def prepare(
 
     plan = make_plan(card, digest, **options)
     require("start + n", plan.start + n, 0, MAX_INDEX)
-    if machine[1] > 1 and not layout_of(plan).divisible:
+    layout = layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
+    if machine[1] > 1 and not layout.divisible:
         raise UsageError(f"layout {plan.layout} cannot be made by several machines", "Use folder or webdataset.")
     return Job(root=Path(out), plan=plan, n=n, machine=machine, workers=workers, load=load)
 
@@ -221,15 +225,16 @@ def _share(job: Job, part: Part) -> tuple[int, list[Shard]]:
     """How many images are this machine's to make, and those of its shards that are not there yet."""
     k, m = job.machine
     layout = layout_of(job.plan)
-    trusted: dict[int, tuple[Shard, Record]] = {}
+    trusted: set[int] = set()
+    latest: deque[tuple[Shard, Record]] = deque(maxlen=0 if layout.durable else RECHECKED)
     for shard, record in part.records():
         if shard.number % m == k and layout.is_there(job.root, shard, record):
-            trusted[shard.number] = (shard, record)
-    if not layout.durable:
+            trusted.add(shard.number)
+            latest.append((shard, record))
+    for shard, record in latest:
         # After a power cut the ledger may be ahead of the files that were written just before it.
-        for number in list(trusted)[-RECHECKED:]:
-            if next(layout.damage(job.root, *trusted[number]), None):
-                del trusted[number]
+        if next(layout.damage(job.root, shard, record), None):
+            trusted.discard(shard.number)
     own = [shard for shard in job.plan.shards(job.n) if shard.number % m == k]
     return sum(map(len, own)), [shard for shard in own if shard.number not in trusted]
 
@@ -254,7 +259,7 @@ class _Run:
         generator = job.load()
         self.device = generator.device
         self._ledger.note(made_with(generator.device))
-        complete(job.root)  # the manifest says that the dataset is not complete
+        complete(job.root, job.plan.part, {shard.number for shard in todo})  # the manifest says: not complete
         layout.prepare(job.root)
         began = time.monotonic()
 

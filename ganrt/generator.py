@@ -16,7 +16,7 @@ from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE, Pixels, resize, to_mode
 from ganrt.errors import InferenceError, ModelError, UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
 from ganrt.models import find_model
-from ganrt.providers import BoundRuns, cpu_count, create_session, load_error
+from ganrt.providers import BoundRuns, cpu_count, create_session, device_of_session, load_error
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
 
 
@@ -81,11 +81,7 @@ def load(
             raise UsageError(
                 "device, threads and provider options belong to the session given", "Set them where it is made."
             )
-        providers = model.get_providers()
-        used = (
-            "cpu" if providers == ["CPUExecutionProvider"] else providers[0].removesuffix("ExecutionProvider").lower()
-        )
-        return Generator(card_of_session(model), model, used, batch or DEFAULT_BATCH, None, None)
+        return Generator(card_of_session(model), model, device_of_session(model), batch or DEFAULT_BATCH, None, None)
     path = find_model(model)
     return load_checked(read_model(path), path, device, batch, threads, provider_options)
 
@@ -100,7 +96,7 @@ def load_checked(
 ) -> Generator:
     """Loads a generator whose bytes passed the contract's check."""
     session, used = create_session(model.data, device, threads or cpu_count(), provider_options)
-    card_of_session(session)  # ONNX Runtime read the same interface out of the bytes as the check did
+    card_of_session(session, str(path))  # ONNX Runtime read the same interface out of the bytes as the check did
     source = _Source(str(path.resolve()), model.digest, device, batch, threads, provider_options)
     return Generator(model.card, session, used, batch or DEFAULT_BATCH, model.digest, source)
 
@@ -360,6 +356,8 @@ def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """A side or (width, height) in pixels as (width, height). Raises UsageError."""
     if size is None:
         return None
+    if not isinstance(size, int) and not (isinstance(size, (tuple, list)) and len(size) == 2):
+        raise UsageError(f"size {size!r}", "Expected a side in pixels, or (width, height).")
     width, height = (size, size) if isinstance(size, int) else size
     require("width", width, 1, MAX_SIZE)
     require("height", height, 1, MAX_SIZE)
@@ -374,7 +372,7 @@ def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int
     if classes is None:
         return tuple(range(len(card.class_names)))
     wanted: list[str | int] = []
-    for name in [classes] if isinstance(classes, str) else classes:
+    for name in [classes] if isinstance(classes, (str, int)) else classes:
         listed = isinstance(name, str) and "," in name and name not in card.class_names
         wanted += [part.strip() for part in str(name).split(",") if part.strip()] if listed else [name]
     chosen = tuple(card.label(name) for name in wanted)

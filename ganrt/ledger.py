@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,6 +101,9 @@ def read_parts(root: Path) -> dict[str, Part]:
             elif record := _record(entry):
                 if record.images >= part.finished.get(record.number, (0, ""))[0]:
                     part.finished[record.number] = (record.images, record.pixels)
+                # So many at least were asked for, should the line that says so be torn.
+                stop = max(record.number * head.shard_size, head.start) + record.images
+                part.n = max(part.n, min(stop, MAX_INDEX) - head.start)
             elif (n := _images(entry)) is not None:
                 part.n = max(part.n, n)
             elif (made_with := _made_with(entry)) and made_with not in part.made_with:
@@ -119,47 +124,59 @@ def open_parts(root: Path) -> dict[str, Part]:
 class Ledger:
     """One machine's ledger of one part, open for writing and locked. Close it, or use it in ``with``."""
 
-    def __init__(self, path: Path, file: IO[bytes], part: Part) -> None:
+    def __init__(self, path: Path, file: FileIO, part: Part) -> None:
         self.path = path
+        self._others = contextlib.ExitStack()  # other ledgers of the part, locked as long as this one
         self.part = part  # as it was when the ledger was claimed
         self._file = file
         self._guard = threading.Lock()
 
     @classmethod
-    def claim(cls, root: Path, plan: Plan, machine: Machine, n: int, overwrite: bool = False) -> Ledger:
+    def claim(
+        cls, root: Path, plan: Plan, machine: Machine, n: int, overwrite: bool = False, alone: bool = False
+    ) -> Ledger:
         """Opens and locks the ledger for ``n`` images of ``plan``, after making sure that the root may be written.
+
+        No other ledger of the part may be in use that has shards in common with this one; ``alone``: none at all.
 
         Raises DatasetMismatch when the root holds something else, DatasetLocked when another run writes this
         part's share, DatasetDamaged, OSError.
         """
         if root.exists() and not root.is_dir():
             raise UsageError(f"{root} is a file", "Name a folder for the dataset.")
+        root.mkdir(parents=True, exist_ok=True)
+        check_root(root, plan, n, overwrite)
         if overwrite:
             remove_part(root, plan.part)
-        root.mkdir(parents=True, exist_ok=True)
-        check_root(root, plan, n)
         path = root / ledger_name(plan.part, machine)
-        file = open(path, "a+b")  # noqa: SIM115 - closed by close()
+        # Unbuffered: nothing of a line that did not fit may be written later.
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        ledger = cls(path, file, Part(plan))
         try:
-            if not try_lock(file):
-                raise DatasetLocked(
-                    f"another run is writing {called(plan.part)} of {root}",
-                    "Wait for it, or give this one a share of its own with --shard K/M or --part NAME.",
-                )
+            # Whoever removed or replaced the file since it was opened has the lock of the new one.
+            if not try_lock(file) or not _is_at(file, path):
+                raise _locked(root, plan.part)
             _drop_torn_end(file)
-            ledger = cls(path, file, Part(plan))
             if file.seek(0, os.SEEK_END) == 0:
                 ledger._write({"ganrt": VERSION, "fingerprint": plan.fingerprint(), "plan": plan.to_dict()})
                 sync_folder(root)
             # Again, under the lock: what was there before it may have changed.
             part = check_root(root, plan, n)
             assert part
+            k, m = machine
+            for other in part.ledgers:
+                k_other, m_other = machine_of(other)
+                if other == path or not (alone or (k - k_other) % math.gcd(m, m_other) == 0):
+                    continue
+                held = ledger._others.enter_context(open(other, "r+b"))
+                if not try_lock(held):
+                    raise _locked(root, plan.part)
             if part.n != n or not _says(path, n):
                 ledger._write({"n": n})
             part.n = n
             ledger.part = part
         except BaseException:
-            file.close()
+            ledger.close()
             raise
         return ledger
 
@@ -184,10 +201,10 @@ class Ledger:
     def _write(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._guard:
-            end = self._file.seek(0, os.SEEK_END)
+            end, left = self._file.seek(0, os.SEEK_END), memoryview(line)
             try:
-                self._file.write(line)
-                self._file.flush()
+                while left:
+                    left = left[self._file.write(left) :]
                 os.fsync(self._file.fileno())
             except OSError:
                 # A half line must not stand in the way of the next one.
@@ -196,9 +213,9 @@ class Ledger:
                 raise
 
     def close(self) -> None:
-        """Gives the lock back."""
-        with contextlib.suppress(OSError):  # what could not be flushed was reported when it was written
-            self._file.close()
+        """Gives the locks back."""
+        self._others.close()
+        self._file.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -216,7 +233,7 @@ def remove_part(root: Path, name: str) -> None:
         for path in part.ledgers:
             file = stack.enter_context(open(path, "a+b"))
             if not try_lock(file):
-                raise DatasetLocked(f"another run is writing {called(name)} of {root}", "Wait for it, or stop it.")
+                raise _locked(root, name)
         layout = layout_of(part.plan)
         common = layout.common(part.n)
         for names in (common, *(layout.names(shard) for shard in part.plan.shards(part.n))):
@@ -235,7 +252,7 @@ def remove_part(root: Path, name: str) -> None:
             path.unlink()
 
 
-def try_lock(file: IO[bytes]) -> bool:
+def try_lock(file: FileIO | IO[bytes]) -> bool:
     """Takes the operating system's lock on an open file; False when another process has it."""
     try:
         if os.name == "nt":
@@ -254,8 +271,8 @@ def try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def check_root(root: Path, plan: Plan, n: int) -> Part | None:
-    """The part's state. Raises DatasetMismatch unless this plan may be written here."""
+def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part | None:
+    """The part's state. Raises DatasetMismatch unless this plan may be written here, or in its part's place."""
     parts = read_parts(root)
     mine = parts.get(plan.part)
     if not parts:
@@ -265,19 +282,19 @@ def check_root(root: Path, plan: Plan, n: int) -> Part | None:
             raise DatasetMismatch(
                 f"{root} is not empty and holds no ganrt dataset: {', '.join(foreign[:3])}{more}", "Name a new folder."
             )
-    if mine and mine.plan != plan:
+    if mine and not overwrite and mine.plan != plan:
         differing = "\n  ".join(plan.differences(mine.plan))
         raise DatasetMismatch(
             f"{root} holds another dataset:\n  {differing}",
             "Name another --out, add this one beside it with --part NAME, or replace it with --overwrite.",
         )
-    if mine and mine.n > n:
+    if mine and not overwrite and mine.n > n:
         raise DatasetMismatch(
             f"{root} is a dataset of {mine.n:,} images; {n:,} were asked for",
             "A dataset can grow and not shrink: name another --out, or replace it with --overwrite.",
         )
     for name, other in parts.items():
-        if other.plan.layout != plan.layout:
+        if name != plan.part and other.plan.layout != plan.layout:
             raise DatasetMismatch(
                 f"{root} has {called(name)} in layout {other.plan.layout}; {plan.layout} was asked for",
                 "The parts of a dataset share one layout: name another --out.",
@@ -285,14 +302,27 @@ def check_root(root: Path, plan: Plan, n: int) -> Part | None:
     return mine
 
 
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _locked(root: Path, part: str) -> DatasetLocked:
+    return DatasetLocked(
+        f"another run is writing {called(part)} of {root}",
+        "Wait for it, or stop it; or give this one a share of its own with --shard K/M or --part NAME.",
+    )
+
+
 def _says(path: Path, n: int) -> bool:
     return any(_images(entry) == n for _, entry in _entries(path))
 
 
 def _is_ours(name: str) -> bool:
-    return name in (MANIFEST, README, MANIFEST + ".part", README + ".part", ".ganrt.lock") or (
-        name.startswith("ganrt") and name.endswith(".ledger")
-    )
+    """A ledger whose first line never came. Nothing else is written before that line."""
+    return name.startswith("ganrt") and name.endswith(".ledger")
 
 
 def called(part: str) -> str:
@@ -375,7 +405,7 @@ def _record(entry: dict[str, Any]) -> Record | None:
     return None
 
 
-def _drop_torn_end(file: IO[bytes]) -> None:
+def _drop_torn_end(file: FileIO) -> None:
     """Cuts a last line that a crash left without its end."""
     size = file.seek(0, os.SEEK_END)
     position, tail = size, b""

@@ -6,33 +6,44 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ganrt.errors import DatasetDamaged, DatasetError
 from ganrt.files import write_synced
 from ganrt.layouts import layout_of
-from ganrt.ledger import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts
+from ganrt.ledger import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts, try_lock
 from ganrt.readme import readme
 
 
-def complete(root: Path) -> bool:
+def complete(root: Path, own: str | None = None, remaking: Collection[int] = ()) -> bool:
     """Brings the manifest up to date; writes the README too, and says True, when every part is complete.
 
-    Both are functions of the ledgers alone, so it does not matter who calls it last.
+    Both are functions of the ledgers alone, so it does not matter who calls it last. ``own`` is the part
+    that the caller has locked; its shards ``remaking`` count as missing.
     """
     with _root_lock(root):
         parts = read_parts(root)
+        if own is not None:
+            for number in remaking:
+                parts[own].finished.pop(number, None)
+        for name, part in parts.items():
+            layout = layout_of(part.plan)
+            if next(part.missing(), None) is None and (name == own or layout.divisible or _at_rest(part)):
+                layout.finish(root, part.n)
         files = expected_files(parts)
-        if README in files:
-            for part in parts.values():
-                layout_of(part.plan).finish(root, part.n)
-        elif (root / README).exists():
+        if README not in files and (root / README).exists():
             (root / README).unlink()  # it speaks of fewer images
         for name, data in files.items():
             if not (root / name).is_file() or (root / name).read_bytes() != data:
                 write_synced(root / name, data)
     return README in files
+
+
+def _at_rest(part: Part) -> bool:
+    """Whether no run writes a part."""
+    with contextlib.ExitStack() as stack:
+        return all(try_lock(stack.enter_context(open(path, "r+b"))) for path in part.ledgers)
 
 
 def expected_files(parts: dict[str, Part]) -> dict[str, bytes]:
@@ -53,11 +64,15 @@ def merge(root: str | os.PathLike[str]) -> int:
     for name, part in sorted(parts.items()):
         missing = list(part.missing())
         if missing:
-            shares = sorted("--shard {}/{}".format(*machine_of(path)) for path in part.ledgers)
+            machines = max(machine_of(path)[1] for path in part.ledgers)
+            shares = sorted({shard.number % machines for shard in missing})
+            again = ", ".join(f"--shard {k}/{machines}" for k in shares[:8]) + (" …" if len(shares) > 8 else "")
             raise DatasetError(
                 f"{called(name)} of {root} lacks {sum(map(len, missing)):,} of {part.n:,} images "
                 f"(shards {', '.join(str(s.number) for s in missing[:8])}{' …' if len(missing) > 8 else ''})",
-                f"There are ledgers of {', '.join(shares)}; give the commands of the others, then merge again.",
+                f"Give the command{'s' if len(shares) > 1 else ''} with {again}, then merge again."
+                if machines > 1
+                else "Give the command that made it again.",
             )
         layout = layout_of(part.plan)
         gone = [shard.number for shard, record in part.records() if not layout.is_there(root, shard, record)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganrt.card import Card
-from ganrt.errors import ModelError, UnknownModel
+from ganrt.errors import GanrtError, UnknownModel
 
 _HERE = Path(__file__).resolve().parent
 
@@ -76,9 +76,10 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
             card, problem = None, ""
             try:
                 card = read_model(path).card
-            except ModelError as error:
+            except GanrtError as error:  # no generator, or a link that leads nowhere, or not readable
                 problem = error.message
-            found[path.stem] = Model(path.stem, path, path.stat().st_size, card, problem)
+            size = os.stat(path, follow_symlinks=card is not None).st_size
+            found[path.stem] = Model(path.stem, path, size, card, problem)
     return list(found.values())
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ganrt.card import Card
 from ganrt.encode import Pixels, encode_image
 from ganrt.errors import DatasetDamaged, DatasetError, UsageError
 from ganrt.files import storage_error, write_synced
 from ganrt.generator import Generator, check_samples, choose_classes, load
 from ganrt.layouts import layout_of
-from ganrt.ledger import open_parts
+from ganrt.ledger import Part, open_parts
 from ganrt.models import find_model
-from ganrt.shards import MAX_SIZE, class_folders, require
+from ganrt.shards import MAX_SIZE, require
 
 _GAP = 2  # pixels
 _BACKGROUND = 255
@@ -80,20 +81,22 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
     wanted = cols if any(part.plan.classes for part in parts.values()) else cols * (rows or _COLS)
     for name, part in sorted(parts.items()):
         plan = part.plan
+        mine = [found.setdefault(plan.class_names[y], []) for y in plan.classes] or [found.setdefault("", [])]
         for shard in plan.shards(part.n):
             if part.finished.get(shard.number, (0, ""))[0] != len(shard):
                 continue
             for index in range(shard.start, shard.stop):
                 y = plan.label(index)
-                row = found.setdefault("" if y is None else plan.class_names[y], [])
+                row = found["" if y is None else plan.class_names[y]]
                 if len(row) < wanted:
                     row.append((name, index))
-            if all(len(row) >= wanted for row in found.values()) and len(found) >= len(plan.classes):
+            if all(len(row) >= wanted for row in mine):
                 break
+    found = {name: row for name, row in found.items() if row}
     if not found:
         raise DatasetError(f"{root} holds no finished images", "Let ganrt generate go on first.")
     if classes is not None:
-        found = {name: found[name] for name in (_class_of(found, wanted_class) for wanted_class in classes)}
+        found = {name: found[name] for name in _chosen(root, parts, found, classes)}
     elif "" not in found:
         found = dict(list(found.items())[: rows or _MAX_ROWS])
     grid = []
@@ -113,14 +116,18 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
     return grid
 
 
-def _class_of(found: dict[str, list[tuple[str, int]]], wanted: str | int) -> str:
-    from ganrt.card import Card
-
-    names = tuple(name for name in found if name)
-    folders = class_folders(names)
-    if wanted in folders:
-        return names[folders.index(str(wanted))]
-    return names[Card(name="the dataset", z_dim=1, width=1, height=1, channels=1, class_names=names).label(wanted)]
+def _chosen(
+    root: Path, parts: dict[str, Part], found: dict[str, list[tuple[str, int]]], classes: Sequence[str | int]
+) -> list[str]:
+    """The classes named, as a generator's are named. Raises UnknownClass, DatasetError for one without images."""
+    names = tuple(dict.fromkeys(name for part in parts.values() for name in part.plan.class_names))
+    models = " and ".join(dict.fromkeys(part.plan.model for part in parts.values()))
+    card = Card(name=models, z_dim=1, width=1, height=1, channels=1, class_names=names)
+    chosen = [names[y] for y in choose_classes(card, classes)]
+    for name in chosen:
+        if name not in found:
+            raise DatasetError(f"{root} has no image of class {name!r}", f"It has: {', '.join(found)}.")
+    return chosen
 
 
 def _grid(rows: list[list[Pixels]]) -> Pixels:

@@ -58,7 +58,8 @@ def runtime() -> Any:
         onnxruntime.InferenceSession  # noqa: B018 - an uninstalled half of two distributions has none
     except (ImportError, AttributeError) as error:
         both = installed_runtimes()
-        hint = mend_runtimes(both) if len(both) > 1 else "Install it anew: pip install --force-reinstall onnxruntime"
+        again = f"Install it anew: pip install --force-reinstall {next(iter(both), 'onnxruntime')}"
+        hint = mend_runtimes(both) if len(both) > 1 else again
         raise DeviceUnavailable(f"onnxruntime cannot be imported: {error}", hint) from error
     return onnxruntime
 
@@ -164,6 +165,14 @@ def create_session(
     return session, "cuda:0"
 
 
+def device_of_session(session: Any) -> str:
+    """Where a ready-made session runs: ``cpu``, ``cuda:N``, or the name of another provider."""
+    first = str(session.get_providers()[0])
+    number = session.get_provider_options().get(first, {}).get("device_id", "0")
+    name = first.removesuffix("ExecutionProvider").lower()
+    return f"cuda:{number}" if name == "cuda" else name
+
+
 class BoundRuns:
     """Runs with inputs and output bound to buffers on the device that are used again, one set a thread and shape."""
 
@@ -241,8 +250,10 @@ def _check_cuda(ort: Any, number: int) -> None:
     """Raises DeviceUnavailable with the cause that can be told before a session is tried."""
     names = gpus()
     if number >= len(names):
+        shown = "CUDA_VISIBLE_DEVICES shows" if os.environ.get("CUDA_VISIBLE_DEVICES") else "there are"
         raise DeviceUnavailable(
-            f"device cuda:{number}: there are {len(names)} GPUs", f"Expected cuda:0 to cuda:{len(names) - 1}."
+            f"device cuda:{number}: {shown} {len(names)} GPU{'s' * (len(names) > 1)}",
+            f"Expected cuda:0{f' to cuda:{len(names) - 1}' if len(names) > 1 else ''}.",
         )
     both = installed_runtimes()
     if len(both) > 1:
@@ -250,9 +261,10 @@ def _check_cuda(ort: Any, number: int) -> None:
             f"two distributions of onnxruntime are installed over each other: {', '.join(both)}", mend_runtimes(both)
         )
     if "CUDAExecutionProvider" not in ort.get_available_providers():
+        installed = next(iter(both), "onnxruntime")
         raise DeviceUnavailable(
-            f"the installed {next(iter(both), 'onnxruntime')} has no CUDA in it",
-            "Replace it: pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
+            f"the installed {installed} has no CUDA in it",
+            f"Replace it: pip uninstall -y {installed} && pip install onnxruntime-gpu",
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # NVIDIA's libraries from pip packages, or those that PyTorch brought

@@ -12,7 +12,7 @@ from typing import Any
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
 
-PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+PART_NAME = re.compile(r"(?![0-9]+-of-[0-9]+$)[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # K-of-M names a machine's ledger
 DEFAULT_BATCH = 64
 MAX_BATCH = 1 << 16
 MAX_SIZE = 1 << 14
@@ -164,6 +164,7 @@ def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
         folder = re.sub(r"^[. ]+|[. ]+$", "_", folder)
         if _RESERVED.match(folder):
             folder += "_"
+        folder = _DEVICE.sub(r"\1_", folder)  # Windows looks at what comes before the first dot
         other = folders.setdefault(folder.casefold(), name)
         if other != name:
             raise UsageError(
@@ -174,7 +175,8 @@ def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(result)
 
 
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$|readme\.md$|ganrt[.]|metadata[.]")
+_DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)")
+_RESERVED = re.compile(r"(?i)readme\.md$|ganrt[.]|metadata[.]")
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ganrt.contract import read_model
 from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel
-from ganrt.files import storage_error, write_synced
+from ganrt.files import holds, storage_error, write_synced
 from ganrt.generation import made_with, make_shard, samples_of
 from ganrt.generator import Generator, load_checked
 from ganrt.layouts import Layout, layout_of
@@ -70,7 +70,9 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
             for line in torn_lines(path):
                 yield Damage(path.name, f"line {line} is torn or changed", name)
         for shard in part.plan.shards(part.n):
-            known.update(layout.names(shard))
+            names = layout.names(shard)
+            known.update(names)
+            known.update({name.rpartition("/")[0] + "/" for name in names})
         unfinished = list(part.missing())
         for shard in unfinished:
             yield Damage(f"samples {shard.start} to {shard.stop - 1}", "not finished", name, shard.number)
@@ -86,11 +88,11 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
                 progress(checked, total)
         common = layout.common(part.n)
         known.update(common)
-        for file, data in common.items() if not unfinished else ():
-            if (root / file).is_file() and not _starts_with(root / file, data):
-                yield Damage(file, "changed: other bytes than were written", name)
-            elif not (root / file).is_file():
+        for file, (size, beginning) in common.items() if not unfinished else ():
+            if not (root / file).is_file():
                 yield Damage(file, "missing", name)
+            elif not holds(root / file, size, beginning):
+                yield Damage(file, "changed: other bytes than were written", name)
     for file, wanted in expected_files(parts).items():
         path = root / file
         if not path.is_file():
@@ -115,10 +117,10 @@ def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | No
                 broken[d.shard].add(d.name)
         if not broken and not any(d.name in layout.common(part.n) for d in mine):
             continue
-        with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n) as claimed:
-            layout.prepare(root)
-            if broken:
-                generator = _generator(part, model, device)
+        generator = _generator(part, model, device) if broken else None
+        with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:
+            if generator:
+                layout.prepare(root)
                 claimed.note(made_with(generator.device))
                 records = {shard.number: record for shard, record in part.records() if shard.number in broken}
                 for number, names in sorted(broken.items()):
@@ -127,6 +129,7 @@ def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | No
                     remade = _remake(root, generator, part, layout, shard, records.get(number), names)
                     if remade != records.get(number):
                         claimed.append(remade)
+            complete(root, name)
     complete(root)
 
 
@@ -169,18 +172,20 @@ def _drop_torn(path: Path) -> None:
     with open(path, "a+b") as file:
         if not try_lock(file):
             raise DatasetLocked(f"another run is writing {path}", "Wait for it, or stop it.")
-        lines = path.read_bytes().splitlines(keepends=True)
-    write_synced(path, b"".join(line for number, line in enumerate(lines, 1) if number not in torn))
-
-
-def _starts_with(path: Path, data: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(data)) == data
+        with open(path, "rb") as ledger:
+            kept = [line for number, line in enumerate(ledger, 1) if number not in torn]
+        if os.name == "nt":  # an open file cannot be replaced there
+            file.close()
+        write_synced(path, kept)
 
 
 def _walk(root: Path, below: str = "") -> Iterator[str]:
-    with os.scandir(root / below) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
+    """The files below a root, and the folders, with a ``/`` at the end, that hold none."""
+    with os.scandir(root / below) as found:
+        entries = sorted(found, key=lambda e: e.name)
+        if not entries and below:
+            yield below
+        for entry in entries:
             name = below + entry.name
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(root, name + "/")

@@ -34,7 +34,7 @@ class Layout(Protocol):
         """
 
     def finish(self, root: Path, n: int) -> None:
-        """Called when every shard is recorded; may be called again."""
+        """Called when every shard is recorded; may be called again. A file that lacks samples stays as it is."""
 
     def names(self, shard: Shard) -> list[str]:
         """The files of a shard, in the order of its record."""
@@ -45,8 +45,8 @@ class Layout(Protocol):
     def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
         """Every file of a recorded shard that is missing or changed, with what is wrong."""
 
-    def common(self, n: int) -> dict[str, bytes]:
-        """Beginnings of the files that belong to no single shard, as they must be when the part is complete."""
+    def common(self, n: int) -> dict[str, tuple[int, Iterable[bytes]]]:
+        """The files that belong to no single shard, when the part is complete: their size, and how they begin."""
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
         """The image of one sample of a finished shard: uint8 [H, W, C]. Raises OSError, ValueError, KeyError."""

@@ -33,11 +33,14 @@ class Folder:
         self._end = f".{FORMATS[plan.format]}"
 
     def prepare(self, root: Path) -> None:
-        for y in self._plan.classes:
-            (root / self._prefixes[y]).mkdir(exist_ok=True)
+        pass
 
     def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
         base, names = f"{os.fspath(root)}/", iter(self.names(shard))
+        for index in range(shard.start, min(shard.stop, shard.start + len(self._plan.classes))):
+            label = self._plan.label(index)
+            if label is not None:  # here, so that no class gets a folder and no image
+                (root / self._prefixes[label]).mkdir(exist_ok=True)
         sizes, digests, pixels = [], [], hashlib.blake2b(digest_size=16)
         for batch in batches:
             pixels.update(batch.images.data)
@@ -66,7 +69,7 @@ class Folder:
     def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
         yield from damaged_files(root, self.names(shard), record)
 
-    def common(self, n: int) -> dict[str, bytes]:
+    def common(self, n: int) -> dict[str, tuple[int, Iterable[bytes]]]:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ganrt.files import PART, file_digest, write_synced
+from ganrt.files import PART, file_digest, holds, write_synced
 from ganrt.latents import labels
 from ganrt.shards import Plan, Record, Shard
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ganrt.generator import Batch
 
 _HEADER = 128  # bytes, padded so that a larger n fits in place
+_LABELS = 1 << 16  # at a time
 
 
 class Npy:
@@ -60,14 +61,19 @@ class Npy:
 
     def finish(self, root: Path, n: int) -> None:
         final, part = root / self._images, root / (self._images + PART)
-        common = self.common(n)
-        if self._labels in common:
-            write_synced(root / self._labels, common[self._labels])
-        if final.exists():
-            return
+        files = self.common(n)
+        if self._labels in files and not holds(root / self._labels, *files[self._labels]):
+            write_synced(root / self._labels, self._label_pieces(n))
+        size, beginning = files[self._images]
+        if not part.exists():
+            if holds(final, size, beginning):
+                return
+            if n and not (final.is_file() and final.stat().st_size >= size):
+                return  # images are gone; never make it look whole
+            self.prepare(root)
         with open(part, "r+b") as file:
-            file.write(common[self._images])
-            file.truncate(_HEADER + n * self._image_bytes)
+            file.writelines(beginning)
+            file.truncate(size)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, final)
@@ -93,12 +99,20 @@ class Npy:
         rows = f"{shard.start - self._plan.start} to {shard.stop - self._plan.start - 1}"
         yield self._images, f"rows {rows} {what}"
 
-    def common(self, n: int) -> dict[str, bytes]:
-        files = {self._images: _header("|u1", (n, *self._plan.pixels))}
+    def common(self, n: int) -> dict[str, tuple[int, Iterable[bytes]]]:
+        header = _header("|u1", (n, *self._plan.pixels))
+        files: dict[str, tuple[int, Iterable[bytes]]] = {
+            self._images: (_HEADER + n * self._image_bytes, [header]),
+        }
         if self._plan.classes:
-            y = labels(self._plan.classes, self._plan.start, n)
-            files[self._labels] = _header("<i8", (n,)) + y.astype("<i8").tobytes()
+            files[self._labels] = (_HEADER + 8 * n, self._label_pieces(n))
         return files
+
+    def _label_pieces(self, n: int) -> Iterator[bytes]:
+        yield _header("<i8", (n,))
+        for first in range(0, n, _LABELS):
+            y = labels(self._plan.classes, self._plan.start + first, min(_LABELS, n - first))
+            yield y.astype("<i8").tobytes()
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
         path = root / self._images

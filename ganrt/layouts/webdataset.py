@@ -88,7 +88,7 @@ class WebDataset:
     def damage(self, root: Path, shard: Shard, record: Record) -> Iterator[tuple[str, str]]:
         yield from damaged_files(root, self.names(shard), record)
 
-    def common(self, n: int) -> dict[str, bytes]:
+    def common(self, n: int) -> dict[str, tuple[int, Iterable[bytes]]]:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:

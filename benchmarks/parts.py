@@ -1,0 +1,163 @@
+"""What the parts of making a dataset cost on this machine: latents, PNG encoding, callers and threads.
+
+    python -m benchmarks.parts [--model fashion] [--seconds 2]
+
+The figures in docs/decisions 0001 to 0003 come from here. Run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+from PIL import Image
+
+import ganrt
+from ganrt.contract import read_model
+from ganrt.encode import encoder
+from ganrt.generator import check_samples, load_checked
+from ganrt.latents import latents
+from ganrt.models import find_model
+
+BATCH, ROUNDS = 64, 5
+Pixels = NDArray[np.uint8]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description="Times the parts of generation.")
+    parser.add_argument("--model", default="fashion")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each arrangement of callers")
+    options = parser.parse_args()
+    latent_costs()
+    encoding(ganrt.load(options.model).sample(1000))
+    callers(find_model(options.model), options.seconds)
+
+
+def median(work: Callable[[], object], count: int) -> float:
+    """Microseconds an image, the median of a few rounds after one that is not counted."""
+    work()
+    rounds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        rounds.append(time.perf_counter() - began)
+    return statistics.median(rounds) / count * 1e6
+
+
+def latent_costs() -> None:
+    """z of 128 numbers: ours, and a seeded numpy generator an image."""
+
+    def seeded() -> None:
+        for index in range(BATCH):
+            np.random.Generator(np.random.Philox(key=index)).standard_normal(128, np.float32)
+
+    print(f"latents of 128 numbers, batches of {BATCH}, one core")
+    print(f"  ganrt.latents             {median(lambda: latents(0, 0, BATCH, 128), BATCH):8.2f} us an image")
+    print(f"  numpy generator an image  {median(seeded, BATCH):8.2f} us an image")
+
+
+def encoding(generated: Pixels) -> None:
+    """PNG: Pillow's default, ganrt's, and other filters before ISA-L's level 1."""
+    rng = np.random.default_rng(0)
+    coarse = np.clip(rng.normal(size=(300, 8, 8, 3)) * 60 + 128, 0, 255).astype(np.uint8)
+    smooth = np.stack([np.asarray(Image.fromarray(c).resize((64, 64), Image.Resampling.BICUBIC)) for c in coarse])
+    noisy = np.clip(smooth + rng.normal(size=smooth.shape) * 3, 0, 255).astype(np.uint8)
+    for name, images in (("generated images", generated), ("smooth noise, 64x64 RGB", noisy)):
+        print(f"PNG of {name}, one core")
+        ways: dict[str, Callable[[Pixels], Iterator[bytes]]] = {
+            "Pillow's default": _pillow,
+            "ganrt": encoder("png", None, False),
+            **{f"ISA-L 1, {kind}": lambda batch, kind=kind: _filtered(batch, kind) for kind in FILTERS},
+        }
+        for way, encode in ways.items():
+            size = sum(map(len, encode(images))) / len(images)
+            cost = median(lambda e=encode: [len(d) for b in _batches(images) for d in e(b)], len(images))  # type: ignore[misc]
+            print(f"  {way:<20}{cost:8.1f} us {size:8.0f} bytes an image")
+
+
+def callers(path: Path, seconds: float) -> None:
+    """Inference alone: how many callers share a session, with how many threads in a call, at which batch."""
+    print(f"inference of {path.stem} alone, images/s")
+    model = read_model(path)
+    for count, threads in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        rates = []
+        for batch in (16, 64, 256):
+            generator = load_checked(model, path, "cpu", batch, threads)
+            rates.append(f"{_rate(generator, batch, count, seconds):8,.0f} at batch {batch}")
+        print(f"  {count} callers x {threads} threads: {', '.join(rates)}")
+
+
+def _rate(generator: ganrt.Generator, batch: int, count: int, seconds: float) -> float:
+    card = generator.card
+    z = latents(0, 0, batch, card.z_dim)
+    y = np.arange(batch) % len(card.class_names) if check_samples(card).classes else None
+    made = [0] * count
+    began = time.perf_counter()
+
+    def call(number: int) -> None:
+        while time.perf_counter() - began < seconds:
+            generator(z, y)
+            made[number] += batch
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(made) / (time.perf_counter() - began)
+
+
+def _pillow(images: Pixels) -> Iterator[bytes]:
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze()).save(file, "png")
+        yield file.getvalue()
+
+
+def _filtered(images: Pixels, kind: str) -> Iterator[bytes]:
+    count, height, width, channels = images.shape
+    rows = images.reshape(count, height, width * channels)
+    out = np.zeros((count, height, 1 + width * channels), np.uint8)
+    FILTERS[kind](out, rows, channels)
+    overhead = bytes(57)  # signature, header, chunk frames, end
+    for image in out:
+        data = isal_zlib.compress(image, 1)
+        isal_zlib.crc32(data)
+        yield overhead + data
+
+
+def _none(out: Pixels, rows: Pixels, channels: int) -> None:
+    out[:, :, 1:] = rows
+
+
+def _sub(out: Pixels, rows: Pixels, channels: int) -> None:
+    out[:, :, 0] = 1
+    out[:, :, 1 : 1 + channels] = rows[:, :, :channels]
+    np.subtract(rows[:, :, channels:], rows[:, :, :-channels], out=out[:, :, 1 + channels :])
+
+
+def _average(out: Pixels, rows: Pixels, channels: int) -> None:
+    out[:, :, 0] = 3
+    padded = np.zeros((rows.shape[0], rows.shape[1] + 1, rows.shape[2] + channels), np.uint16)
+    padded[:, 1:, channels:] = rows
+    out[:, :, 1:] = rows - ((padded[:, 1:, :-channels] + padded[:, :-1, channels:]) >> 1).astype(np.uint8)
+
+
+FILTERS: dict[str, Callable[[Pixels, Pixels, int], None]] = {"no filter": _none, "Sub": _sub, "Average": _average}
+
+
+def _batches(images: Pixels) -> Iterator[Pixels]:
+    for first in range(0, len(images), BATCH):
+        yield images[first : first + BATCH]
+
+
+if __name__ == "__main__":
+    main()
