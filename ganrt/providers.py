@@ -250,10 +250,11 @@ def _check_cuda(ort: Any, number: int) -> None:
     """Raises DeviceUnavailable with the cause that can be told before a session is tried."""
     names = gpus()
     if number >= len(names):
-        shown = "CUDA_VISIBLE_DEVICES shows" if os.environ.get("CUDA_VISIBLE_DEVICES") else "there are"
+        there = "there is 1 GPU, cuda:0" if len(names) == 1 else f"there are {len(names)} GPUs"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise DeviceUnavailable(
-            f"device cuda:{number}: {shown} {len(names)} GPU{'s' * (len(names) > 1)}",
-            f"Expected cuda:0{f' to cuda:{len(names) - 1}' if len(names) > 1 else ''}.",
+            f"device cuda:{number}: {there}" + (f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible else ""),
+            "Use --device cuda:0." if len(names) == 1 else f"Expected cuda:0 to cuda:{len(names) - 1}.",
         )
     both = installed_runtimes()
     if len(both) > 1:

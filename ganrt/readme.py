@@ -111,7 +111,7 @@ def _reading(plan: Plan, parts: int) -> list[str]:
         if plan.classes:
             lines += ["torchvision.datasets.ImageFolder(DIR)                  # torchvision"]
         lines += ["datasets.load_dataset(DIR)                              # Hugging Face"]
-        if plan.classes:
+        if plan.classes and plan.format != "webp":
             lines += ["keras.utils.image_dataset_from_directory(DIR)           # Keras"]
     elif plan.layout == "webdataset":
         lines += [
