@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -42,14 +43,19 @@ Classes = Annotated[
 def main() -> NoReturn:
     """The entry point ``ganrt``: errors become a message, what to do, and an exit code."""
     try:
-        app()
-    except GanrtError as error:
-        print(f"ganrt: {error.message}", file=sys.stderr)
-        for line in (error.hint, *getattr(error, "__notes__", ())):
-            if line:
-                print(f"  {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        try:
+            app()
+        except GanrtError as error:
+            print(f"ganrt: {error.message}", file=sys.stderr)
+            for line in (error.hint, *getattr(error, "__notes__", ())):
+                if line:
+                    print(f"  {line}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
+        # Whoever read our output has gone. Python will flush once more: nowhere, so that it is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
 
@@ -426,8 +432,9 @@ def export(
     name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
     card: Annotated[
         Path | None,
-        typer.Option(help="JSON with description, data, data_licence, licence and quality for the card."),
+        typer.Option(help="JSON with description, data, data_licence and licence for the card."),
     ] = None,
+    quality: Annotated[Path | None, typer.Option(help="JSON with measured figures for the card.")] = None,
     value_range: Annotated[
         str | None,
         typer.Option(
@@ -442,7 +449,7 @@ def export(
     _need_training()
     from ganrt_training.assemble import CardTexts
 
-    texts = CardTexts.read(card) if card else None
+    texts = CardTexts.read(card, quality)
     if source.suffix.lower() == ".onnx":
         from ganrt_training.wrap import export_onnx
 

@@ -168,7 +168,7 @@ class Ledger:
                 k_other, m_other = machine_of(other)
                 if other == path or not (alone or (k - k_other) % math.gcd(m, m_other) == 0):
                     continue
-                held = ledger._others.enter_context(open(other, "r+b"))
+                held = ledger._others.enter_context(open(other, "r+b"))  # noqa: SIM115 - likewise
                 if not try_lock(held):
                     raise _locked(root, plan.part)
             if part.n != n or not _says(path, n):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganrt.card import Card
-from ganrt.errors import GanrtError, UnknownModel
+from ganrt.errors import GanrtError, UnknownModel, UsageError
 
 _HERE = Path(__file__).resolve().parent
 
@@ -64,10 +64,13 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
     """The generators in ``folders``, else in the folders of GANRT_MODELS and the shipped ones.
 
-    A file that is no generator is listed with its ``problem``.
+    A file that is no generator is listed with its ``problem``. Raises UsageError for a folder that is none.
     """
     from ganrt.contract import read_model
 
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UsageError(f"{os.fspath(folder)} is no folder", "Name folders that hold .onnx files.")
     found: dict[str, Model] = {}
     for folder in [Path(f) for f in folders] if folders else _folders():
         for path in sorted(folder.glob("*.onnx")):

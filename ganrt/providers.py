@@ -187,8 +187,10 @@ class BoundRuns:
         if getattr(self._buffers, "key", None) != key:
             value_type = runtime().OrtValue
             binding = session.io_binding()
+            # Copies, since on a CPU a value shares the memory of the array that it is made from.
             inputs = {
-                name: value_type.ortvalue_from_numpy(value, self._kind, self._number) for name, value in feeds.items()
+                name: value_type.ortvalue_from_numpy(value.copy(), self._kind, self._number)
+                for name, value in feeds.items()
             }
             output = value_type.ortvalue_from_shape_and_type(shape, np.uint8, self._kind, self._number)
             for name, value in inputs.items():

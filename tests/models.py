@@ -80,10 +80,10 @@ def tiny_proto(
         normal("weight", z_dim, pixels, scale=z_dim**-0.5),
         normal("bias", pixels, scale=0.5),
         numpy_helper.from_array(np.array([-1, height, width, channels], np.int64), "shape"),
-        numpy_helper.from_array(np.float32(127.5), "half"),
-        numpy_helper.from_array(np.float32(128), "middle"),
-        numpy_helper.from_array(np.float32(0), "black"),
-        numpy_helper.from_array(np.float32(255), "white"),
+        numpy_helper.from_array(np.array(127.5, np.float32), "half"),
+        numpy_helper.from_array(np.array(128, np.float32), "middle"),
+        numpy_helper.from_array(np.array(0, np.float32), "black"),
+        numpy_helper.from_array(np.array(255, np.float32), "white"),
     ]
     nodes = []
     latent = "z"
@@ -91,7 +91,7 @@ def tiny_proto(
         inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, ["N"]))
     if psi:
         inputs.append(helper.make_tensor_value_info("psi", TensorProto.FLOAT, []))
-        weights.append(numpy_helper.from_array(np.float32(1), "psi"))
+        weights.append(numpy_helper.from_array(np.array(1, np.float32), "psi"))
         nodes.append(helper.make_node("Mul", [latent, "psi"], ["truncated"]))
         latent = "truncated"
     if class_names:

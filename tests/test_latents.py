@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ganrt.latents import MAX_SEED, labels, latents
 
 Floats = NDArray[np.float64]
+CONTRACT = Path(__file__).parent.parent / "docs" / "contract.md"
 
 # An implementation of the definition that shares nothing with ganrt's: Python's integers, and Python's floats
 # (binary64) rounded to binary32 after each operation. For + - * / and sqrt that is the exactly rounded binary32
@@ -113,6 +115,18 @@ def test_latents_equal_the_reference_bit_for_bit(seed: int, index: int, z_dim: i
 def test_golden_latents(seed: int, index: int, distribution: str, golden: str) -> None:
     z = latents(seed, index, 1, 5, distribution=distribution)
     assert z[0].tolist() == [float.fromhex(number) for number in golden.split()]
+
+
+def test_the_contract_tells_other_languages_these_latents() -> None:
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in CONTRACT.read_text().splitlines()
+        if line.count("| ") == 5 and "0x" in line
+    ]
+    assert len(rows) >= 4
+    for seed, index, z_dim, distribution, golden in rows:
+        z = latents(int(seed), int(index), 1, int(z_dim), distribution=distribution)
+        assert z[0].tolist() == [float.fromhex(number) for number in golden.split(", ")]
 
 
 DIGEST = "25e39c08218e28a52c74a0f3cf5d75ded696da1e57decc65b7b6324b7001904b"

@@ -22,7 +22,7 @@ from PIL import Image
 import ganrt
 from tests.models import tiny_model
 
-FASHION = tuple("T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split()) + ("Ankle boot",)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CASES: dict[str, tuple[str, ...]] = {
     "ten classes": FASHION,
     "twelve numeric classes": tuple(map(str, range(12))),

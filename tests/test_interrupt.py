@@ -1,0 +1,301 @@
+"""Real processes, killed, interrupted, out of space: the same command goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ganrt
+from ganrt.errors import DatasetLocked
+from tests.datasets import (
+    DIVISIBLE,
+    LAYOUTS,
+    command,
+    contents,
+    differences,
+    environment,
+    files,
+    finished_shards,
+    make,
+    model_file,
+    run,
+    slow_model_file,
+    start,
+    stubborn_model_file,
+    wait_for_shards,
+    wait_for_work,
+)
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+N, SHARD = 3200, 16  # 200 shards of a few milliseconds each
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return slow_model_file(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What uninterrupted runs write. Only to be read."""
+    root = tmp_path_factory.mktemp("whole")
+    for layout in LAYOUTS:
+        make(model, root / layout, N, layout=layout, shard_size=SHARD, batch=SHARD)
+    return {layout: root / layout for layout in LAYOUTS}
+
+
+def of(model: Path, out: Path, layout: str, *words: str) -> list[str]:
+    return command(model, out, N, "--layout", layout, *words, shard_size=SHARD, batch=SHARD)
+
+
+# Killed.
+
+
+@every_layout
+def test_killed_ten_times_a_run_ends_as_if_it_never_was(
+    layout: str, model: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    out, moments = tmp_path / "out", random.Random(f"kills of {layout}")
+    counts = []
+    for _ in range(10):
+        process = start(of(model, out, layout))
+        # A few shards on from where the last one died, and then anywhere within a shard or two.
+        wait_for_shards(process, out, (counts[-1] if counts else 0) + moments.randrange(1, 12))
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+        counts.append(finished_shards(out))
+        assert not (out / "README.md").exists()
+    assert counts == sorted(counts) and len(set(counts)) > 5 and counts[-1] < N // SHARD
+    done = run([*of(model, out, layout), "--json"])
+    assert done.returncode == 0, done.stderr
+    assert differences(out, whole[layout]) == []
+    assert not [path.name for path in files(out) if path.name.endswith(".part")]
+    assert ganrt.verify(out) == []
+
+
+@pytest.mark.parametrize("layout", DIVISIBLE)
+def test_a_machine_that_is_killed_does_not_harm_the_others(
+    layout: str, model: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    killed, other = start(of(model, out, layout, "--shard", "0/2")), start(of(model, out, layout, "--shard", "1/2"))
+    wait_for_shards(killed, out, 20)
+    killed.kill()
+    killed.communicate()
+    _, said = other.communicate(timeout=60)
+    assert (killed.returncode, other.returncode) == (-signal.SIGKILL, 0), said
+    assert not (out / "README.md").exists()
+    left = merge(out)
+    assert left.returncode == 1 and "--shard 0/2" in left.stderr and "--shard 1/2" not in left.stderr
+    assert run(of(model, out, layout, "--shard", "0/2")).returncode == 0
+    assert differences(out, whole[layout]) == []
+
+
+def merge(out: Path) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-m", "ganrt", "merge", str(out)])
+
+
+# Interrupted.
+
+
+@every_layout
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_soon_and_says_how_to_go_on(
+    layout: str, number: signal.Signals, status: int, model: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(of(model, out, layout))
+    wait_for_shards(process, out, 5)
+    sent = time.monotonic()
+    process.send_signal(number)
+    said, complaint = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == status
+    assert said == "" and "Traceback" not in complaint
+    assert "images are finished and kept; the same command goes on from there" in complaint
+    assert not (out / "README.md").exists()
+    if layout != "npy":
+        assert not [path.name for path in files(out) if path.name.endswith(".part")]
+    done = run(of(model, out, layout))
+    assert done.returncode == 0 and "were there already" in done.stdout
+    assert differences(out, whole[layout]) == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_run_in_the_middle_of_a_long_call_ends_at_once(
+    signals: int, number: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    # One call of the network takes longer than two seconds and cannot be left: the second signal does not wait for
+    # it, and the first not for long.
+    model, out = stubborn_model_file(tmp_path), tmp_path / "out"
+    process = start(command(model, out, 16384, "--layout", "npy", shard_size=16384, batch=16384))
+    wait_for_work(process, out)
+    time.sleep(0.2)
+    for _ in range(signals):
+        sent = time.monotonic()
+        process.send_signal(number)
+        time.sleep(0.1)
+    _, complaint = process.communicate(timeout=30)
+    assert time.monotonic() - sent < (2 if signals == 1 else 1.2)
+    assert process.returncode == status
+    assert "ended at once; the same command goes on from what is finished" in complaint
+
+
+def test_a_signal_before_the_run_began_is_an_interrupt_too(model: Path, tmp_path: Path) -> None:
+    process = start(of(model, tmp_path / "out", "folder"))
+    time.sleep(0.15)  # Python is starting, or importing
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode not in (0, 1, 2)
+
+
+# Out of space.
+
+
+def needs_mounts(request: pytest.FixtureRequest, folder: Path) -> bool:
+    """Whether this process may mount. If not, the test is run again where it may: as root of a user namespace."""
+    folder.mkdir()
+    if mount(folder, "size=1m"):
+        subprocess.run(["umount", str(folder)], check=True)
+        return True
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    if (
+        "GANRT_TEST_NAMESPACE" in os.environ
+        or not shutil.which("unshare")
+        or subprocess.run([*inside, "true"]).returncode
+    ):
+        pytest.skip("needs the right to mount a tmpfs, or user namespaces")
+    words = [*inside, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", request.node.nodeid]
+    done = subprocess.run(
+        words,
+        env=environment() | {"GANRT_TEST_NAMESPACE": "1"},
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    if "skipped" in done.stdout:
+        pytest.skip("a user namespace may not mount here")
+    return False
+
+
+def mount(folder: Path, options: str) -> bool:
+    if not sys.platform.startswith("linux") or not shutil.which("mount"):
+        return False
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | None]:
+    """A folder to mount on, taken apart at the end; None when the test has been run elsewhere."""
+    folder = tmp_path / "small"
+    if not needs_mounts(request, folder):
+        yield None
+        return
+    yield folder
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+@every_layout
+@pytest.mark.parametrize("size", ["300k", "1m"])
+def test_a_full_disk_ends_the_run_and_more_room_lets_it_go_on(
+    layout: str, size: str, mounted: Path | None, tmp_path: Path
+) -> None:
+    if mounted is None:
+        return
+    model, out = model_file(tmp_path, width=16, height=16), mounted / "out"
+    assert mount(mounted, f"size={size}")
+    full = run(command(model, out, 2000, "--layout", layout))
+    assert full.returncode == 4, full.stderr
+    assert "no space or inodes left" in full.stderr and "finished images are kept" in full.stderr
+    assert "Traceback" not in full.stderr
+    kept = finished_shards(out)
+    again = run(command(model, out, 2000, "--layout", layout))
+    assert again.returncode == 4 and finished_shards(out) >= kept
+    subprocess.run(["mount", "-o", "remount,size=64m", str(mounted)], check=True)
+    report = make(model, out, 2000, layout=layout)
+    assert report.complete and report.already >= 128 * kept
+    make(model, tmp_path / "whole", 2000, layout=layout)
+    assert differences(out, tmp_path / "whole") == []
+    assert ganrt.verify(out) == []
+
+
+@every_layout
+def test_a_disk_without_inodes_is_a_full_disk(layout: str, mounted: Path | None, tmp_path: Path) -> None:
+    if mounted is None:
+        return
+    model, out = model_file(tmp_path), mounted / "out"
+    assert mount(mounted, f"size=16m,nr_inodes={300 if layout == 'folder' else 4}")
+    full = run(command(model, out, 2000, "--layout", layout))
+    assert full.returncode == 4 and "no space or inodes left" in full.stderr
+    subprocess.run(["mount", "-o", "remount,nr_inodes=9999", str(mounted)], check=True)
+    assert make(model, out, 2000, layout=layout).complete
+    assert ganrt.verify(out) == []
+
+
+def test_a_read_only_file_system_is_named(mounted: Path | None, tmp_path: Path) -> None:
+    if mounted is None:
+        return
+    model = model_file(tmp_path)
+    assert mount(mounted, "size=1m,ro")
+    refused = run(command(model, mounted / "out", 10))
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "Read-only file system" in refused.stderr and "not read-only" in refused.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind root")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o555)
+    refused = run(command(model_file(tmp_path), closed / "out", 10))
+    assert refused.returncode == 1 and "Permission denied" in refused.stderr
+    assert "Choose a folder that you may write to." in refused.stderr
+
+
+@every_layout
+def test_a_limit_on_file_sizes_is_named_and_what_fits_is_kept(layout: str, tmp_path: Path) -> None:
+    import resource
+
+    model, out = model_file(tmp_path), tmp_path / "out"
+    limit = {"folder": 20_000, "webdataset": 250_000, "npy": 60_000}[layout]  # the ledger of images, archives, rows
+    limited = run(
+        command(model, out, 2000, "--layout", layout),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert limited.returncode == 1 and "A limit on file sizes is set (ulimit -f)" in limited.stderr
+    assert "Traceback" not in limited.stderr
+    ledger = next(iter(out.glob("*.ledger"))).read_bytes()
+    assert ledger.endswith(b"\n") and len(ledger) <= limit
+    make(model, out, 2000, layout=layout)
+    make(model, tmp_path / "whole", 2000, layout=layout)
+    assert differences(out, tmp_path / "whole") == []
+    assert ganrt.verify(out) == []
+
+
+def test_a_worker_process_that_is_stopped_keeps_the_lock(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(of(model, out, "webdataset"))
+    try:
+        wait_for_shards(process, out, 2)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(DatasetLocked):
+            make(model, out, N, layout="webdataset", shard_size=SHARD, batch=SHARD)
+        assert "README.md" not in contents(out)
+    finally:
+        process.kill()
+        process.communicate()
