@@ -45,7 +45,12 @@ def main() -> NoReturn:
     try:
         try:
             app()
-        except GanrtError as error:
+        except BrokenPipeError:
+            raise
+        except (GanrtError, OSError) as caught:
+            from ganrt.files import storage_error
+
+            error = caught if isinstance(caught, GanrtError) else storage_error(caught)
             print(f"ganrt: {error.message}", file=sys.stderr)
             for line in (error.hint, *getattr(error, "__notes__", ())):
                 if line:

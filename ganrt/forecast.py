@@ -71,12 +71,14 @@ def forecast(
     try:
         if job.root.exists() and not job.root.is_dir():
             raise UsageError(f"{job.root} is a file", "Name a folder for the dataset.")
-        part = None if overwrite or not job.root.exists() else check_root(job.root, job.plan, n)
+        part = check_root(job.root, job.plan, job.n, overwrite) if job.root.exists() else None
+        if overwrite:
+            part = None  # it will be removed
         if part:
-            part.n = n  # a last shard that was short will be made again
+            part.n = job.n  # a last shard that was short will be made again
         k, m = job.machine
         finished = {shard.number for shard, _ in part.records()} if part else set()
-        own = [shard for shard in job.plan.shards(n) if shard.number % m == k]
+        own = [shard for shard in job.plan.shards(job.n) if shard.number % m == k]
         shards = [shard for shard in own if shard.number not in finished]
         todo = sum(map(len, shards))
         generator = job.load()

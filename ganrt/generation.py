@@ -110,7 +110,7 @@ def generate(
     if overwrite and job.machine[1] > 1:
         raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     try:
-        with Ledger.claim(job.root, job.plan, job.machine, n, overwrite) as ledger:
+        with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             own, todo = _share(job, ledger.part)
             run = _Run(job, ledger, own, own - sum(map(len, todo)))
             if todo:
@@ -121,7 +121,7 @@ def generate(
     return Report(
         images=run.made,
         already=run.found,
-        total=n,
+        total=job.n,
         seconds=round(time.monotonic() - began, 3),
         images_per_second=round(run.made / run.seconds, 1) if run.made else 0.0,
         bytes=run.bytes,
@@ -177,13 +177,14 @@ def prepare(
     options: PlanOptions,
 ) -> Job:
     """Checks a request as a whole before anything is written or loaded. Raises as :func:`generate` does."""
-    require("n", n, 0, MAX_INDEX)
-    workers = cpu_count() if workers is None else workers
-    require("workers", workers, 1, MAX_WORKERS)
+    n = require("n", n, 0, MAX_INDEX)
+    workers = require("workers", cpu_count() if workers is None else workers, 1, MAX_WORKERS)
     parse_device(device)
     machine = parse_shard(shard)
     if isinstance(model, Generator):
         given, card, digest = model, model.card, model.digest
+        if device != "auto":
+            raise UsageError("device belongs to the generator given", "Name it where the generator is loaded.")
         if digest is None:
             raise UsageError("a generator made from a session has no file to name in the manifest", "Load its file.")
         if options.get("batch") is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,8 @@ from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
 from ganrt.models import find_model
 from ganrt.providers import BoundRuns, cpu_count, create_session, device_of_session, load_error
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
+
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,15 @@ def load(
 
     Raises UnknownModel, ContractError, DeviceUnavailable, UsageError, InferenceError.
     """
-    require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
-    require("threads", 1 if threads is None else threads, 1, 1024)
+    batch = require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
+    threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
     session: Any = model if hasattr(model, "get_modelmeta") and hasattr(model, "run") else None
     if session:
         if device != "auto" or threads is not None or provider_options:
             raise UsageError(
                 "device, threads and provider options belong to the session given", "Set them where it is made."
             )
-        return Generator(card_of_session(model), model, device_of_session(model), batch or DEFAULT_BATCH, None, None)
+        return Generator(card_of_session(session), session, device_of_session(session), batch, None, None)
     path = find_model(model)
     return load_checked(read_model(path), path, device, batch, threads, provider_options)
 
@@ -246,8 +249,7 @@ class Generator:
 
         Arguments are checked at once, not at the first batch.
         """
-        require("n", n, 0, MAX_INDEX)
-        require("start", start, 0, MAX_INDEX)
+        n, start = require("n", n, 0, MAX_INDEX), require("start", start, 0, MAX_INDEX)
         require("start + n", start + n, 0, MAX_INDEX)
         samples = check_samples(self._card, seed, classes, psi, size, latent_std, resample, mode)
         return self.batches(samples, start, start + n, self._batch)
@@ -321,8 +323,8 @@ def check_samples(
     mode: str | None = None,
 ) -> Samples:
     """Settings for :meth:`Generator.batches`, checked against a card. Raises UsageError and UnknownClass."""
-    require("seed", seed, 0, MAX_SEED)
-    if isinstance(latent_std, bool) or not isinstance(latent_std, (int, float)) or not 0 < latent_std <= 100:
+    seed = require("seed", seed, 0, MAX_SEED)
+    if not _is_number(latent_std) or not 0 < latent_std <= 100:
         raise UsageError(f"latent std {latent_std!r}", "Expected a number above 0, up to 100; 1.0 is as trained.")
     if resample is not None and size is None:
         raise UsageError("resample does not apply without a size", "Give a size too, or leave it out.")
@@ -343,7 +345,7 @@ def check_samples(
 
 def check_psi(card: Card, psi: float | None) -> float | None:
     """The psi to run with: None where the generator takes none. Raises UsageError."""
-    if psi is not None and (isinstance(psi, bool) or not isinstance(psi, (int, float)) or not 0 <= psi <= 1):
+    if psi is not None and (not _is_number(psi) or not 0 <= psi <= 1):
         raise UsageError(f"psi {psi!r}", "Expected a number of 0 (the mean image) to 1 (no truncation).")
     if card.psi:
         return 1.0 if psi is None else float(psi)
@@ -352,16 +354,18 @@ def check_psi(card: Card, psi: float | None) -> float | None:
     return None
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """A side or (width, height) in pixels as (width, height). Raises UsageError."""
     if size is None:
         return None
-    if not isinstance(size, int) and not (isinstance(size, (tuple, list)) and len(size) == 2):
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, SupportsIndex) for side in sides):
         raise UsageError(f"size {size!r}", "Expected a side in pixels, or (width, height).")
-    width, height = (size, size) if isinstance(size, int) else size
-    require("width", width, 1, MAX_SIZE)
-    require("height", height, 1, MAX_SIZE)
-    return width, height
+    return require("width", sides[0], 1, MAX_SIZE), require("height", sides[1], 1, MAX_SIZE)
 
 
 def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int, ...]:

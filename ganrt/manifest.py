@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ganrt.errors import DatasetDamaged, DatasetError
-from ganrt.files import write_synced
+from ganrt.files import storage_error, write_synced
 from ganrt.layouts import layout_of
 from ganrt.ledger import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts, try_lock
 from ganrt.readme import readme
@@ -57,9 +57,15 @@ def merge(root: str | os.PathLike[str]) -> int:
     """Writes README and manifest of a dataset that several machines made; the last of them does so by itself.
 
     Returns the number of images. Raises DatasetError when there is none, or when a share is missing,
-    saying which.
+    saying which; DatasetDamaged, StorageError.
     """
-    root = Path(root)
+    try:
+        return _merge(Path(root))
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def _merge(root: Path) -> int:
     parts = open_parts(root)
     for name, part in sorted(parts.items()):
         missing = list(part.missing())

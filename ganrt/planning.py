@@ -9,6 +9,7 @@ from ganrt.card import Card
 from ganrt.encode import DEFAULT_QUALITY, FORMATS
 from ganrt.errors import UsageError
 from ganrt.generator import check_samples
+from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_kind
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, Plan, require
 
@@ -82,14 +83,12 @@ def make_plan(
         if format not in FORMATS:
             raise UsageError(f"format {format!r}", f"Expected {', '.join(FORMATS)}.")
         if format in DEFAULT_QUALITY:
-            quality = DEFAULT_QUALITY[format] if quality is None else quality
-            require("quality", quality, 1, 100)
+            quality = require("quality", DEFAULT_QUALITY[format] if quality is None else quality, 1, 100)
         elif quality is not None:
             raise UsageError(f"quality does not apply to {format}, which loses nothing", "Leave it out.")
-    batch = DEFAULT_BATCH if batch is None else batch
-    require("batch", batch, 1, MAX_BATCH)
-    if shard_size is None:
-        shard_size = -(-kind.shard_size // batch) * batch
+    batch = require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
+    usual = -(-kind.shard_size // batch) * batch
+    shard_size = require("shard size", usual if shard_size is None else shard_size, 1, MAX_INDEX)
     return Plan(
         part=part,
         model=card.name,
@@ -98,8 +97,8 @@ def make_plan(
         width=card.width,
         height=card.height,
         channels=card.channels,
-        seed=seed,
-        start=start,
+        seed=samples.seed,
+        start=require("start", start, 0, MAX_INDEX),
         classes=samples.classes,
         psi=samples.psi,
         latent_std=samples.latent_std,

@@ -44,6 +44,8 @@ def preview(
     """
     if out is not None and Path(out).suffix.lower() != ".png":
         raise UsageError(f"{os.fspath(out)} does not end in .png", "The grid is written as PNG.")
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"{Path(out).parent} is no folder", "Make it first, or write the grid somewhere else.")
     for name, value in (("rows", rows), ("cols", cols)):
         require(name, 1 if value is None else value, 1, 1000)
     try:
@@ -97,7 +99,7 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
         raise DatasetError(f"{root} holds no finished images", "Let ganrt generate go on first.")
     if classes is not None:
         found = {name: found[name] for name in _chosen(root, parts, found, classes)}
-    elif "" not in found:
+    if "" not in found:
         found = dict(list(found.items())[: rows or _MAX_ROWS])
     grid = []
     for row in found.values():

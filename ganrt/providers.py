@@ -159,7 +159,8 @@ def create_session(
     try:
         session = _cuda_session(model, 0, threads, checked)
     except DeviceUnavailable as error:
-        logger.info("device cpu (no CUDA: %s)", error.message)
+        unused = "; the provider options are not used" if checked else ""
+        logger.info("device cpu (no CUDA: %s)%s", error.message, unused)
         return _cpu_session(model, threads), "cpu"
     logger.info("device cuda:0")
     return session, "cuda:0"

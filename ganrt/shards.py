@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
@@ -144,10 +145,12 @@ class Plan:
         return {self.class_names[y]: whole + (turn in extra) for turn, y in enumerate(self.classes)}
 
 
-def require(name: str, value: int, low: int, high: int) -> None:
-    """Raises UsageError unless ``value`` is a whole number of ``low`` to ``high``."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+def require(name: str, value: SupportsIndex, low: int, high: int) -> int:
+    """``value`` as an int. Raises UsageError unless it is a whole number of ``low`` to ``high``."""
+    number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    if number is None or not low <= number <= high:
         raise UsageError(f"{name} {value!r}", f"Expected a whole number of {low} to {high}.")
+    return number
 
 
 def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
@@ -176,7 +179,7 @@ def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)")
-_RESERVED = re.compile(r"(?i)readme\.md$|ganrt[.]|metadata[.]")
+_RESERVED = re.compile(r"(?i)readme\.md$|ganrt.*[.]|metadata[.]")
 
 
 def _short(value: object) -> str:

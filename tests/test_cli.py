@@ -140,7 +140,7 @@ def test_help_is_light(tmp_path: Path) -> None:
         f"finally: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     )
     child = process("-c", code, cwd=tmp_path)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=120)
     assert "--latent-std" in out
     assert err.strip() == "[]"
 
@@ -219,7 +219,7 @@ def test_progress_is_a_bar_on_a_terminal_and_is_cleared(run: Run, quiet: bool) -
     except OSError:  # Linux says so that the other end is closed
         pass
     os.close(ours)
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=120)
     assert child.returncode == 0
     if quiet:
         assert shown == b"" and out == ""
@@ -385,6 +385,7 @@ def test_preview_draws_a_generator_and_a_dataset_alike(run: Run) -> None:
     [
         ("fashion --out a.jpg", "a.jpg does not end in .png"),
         ("data --out a.png --seed 1", "seed does not apply to a dataset"),
+        ("fashion --out missing/a.png", "missing is no folder"),
         ("fashion --out a.png --rows 0", "rows 0"),
         ("fashion --out a.png --classes Boot", "generator fashion has no class 'Boot'"),
         ("data --out a.png --classes Boot", "generator fashion has no class 'Boot'"),
@@ -475,7 +476,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(run: Run) -> None:
     assert child.stdout and child.stderr
     child.stdout.close()
     assert child.stderr.read() == ""
-    assert child.wait(60) == 1
+    assert child.wait(120) == 1
 
 
 # Errors -----------------------------------------------------------------------------------------------------
@@ -606,7 +607,8 @@ def _(run: Run, folder: Path) -> Ended:
 @case(
     errors.Cancelled,
     130,
-    r"(.*\n)?ganrt: .+\n(  .+\n)?  [\d,]+ of 2,000,000 images are finished and kept; the same command goes on .*\n",
+    r"ganrt: .+\n(  .+\n)?  [\d,]+ of 2,000,000 images are finished and kept; the same command goes on from there\.\n"
+    r"|\nended at once; the same command goes on from what is finished\n",  # on a machine that is very busy
 )
 def _(run: Run, folder: Path) -> Ended:
     arguments = ["generate", "--n", "2000000", "--out", "a", "--layout", "npy", "--device", "cpu", "--workers", "1"]
@@ -615,7 +617,7 @@ def _(run: Run, folder: Path) -> Ended:
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=120)
     assert "Traceback" not in err
     return Ended(child.returncode, out, err, errors.Cancelled("in another process"))
 
@@ -694,6 +696,16 @@ def test_a_dataset_that_cannot_fit_is_refused_before_anything_is_written(run: Ru
     assert not Path("a").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["merge {}", "verify {}", "generate --n 5 --out {}", "generate --n 5 --out a --model ./{}.onnx", "models {}"],
+)
+def test_what_the_system_refuses_is_an_error_and_no_traceback(run: Run, arguments: str) -> None:
+    ended = run(*arguments.format("a" * 300).split())
+    assert ended.code in (1, 2)
+    assert re.match(r"ganrt: .+\n  \S.+\n", ended.err)
+
+
 def test_an_error_leaves_stdout_empty_with_json(run: Run) -> None:
     ended = run("generate", "--n", 5, "--out", "a", "--classes", "Shoe", "--json")
     assert (ended.code, ended.out) == (2, "")
@@ -726,7 +738,7 @@ main()
 )
 def test_training_commands_name_the_extra_that_is_missing(missing: str, arguments: list[str]) -> None:
     child = process("-c", BLOCK.format(names=[missing], arguments=arguments))
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=120)
     assert child.returncode == 1
     assert err == (
         f"ganrt: training and export need the package {missing}\n  Install the extra: pip install 'ganrt[train]'\n"
@@ -737,6 +749,6 @@ def test_images_are_made_without_any_package_of_training(run: Run) -> None:
     names = ["torch", "onnx", "onnxscript", "safetensors", "ganrt_training", "datasets", "webdataset"]
     arguments = ["generate", "--n", "20", "--out", "a", "--device", "cpu"]
     child = process("-c", BLOCK.format(names=names, arguments=arguments))
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=120)
     assert (child.returncode, err) == (0, "")
     assert out.startswith("20 images in ")

@@ -144,9 +144,33 @@ def test_the_batch_changes_no_sample(load: Load) -> None:
         assert {len(b.images) for b in generator.stream(100)} <= {batch, 100 % batch}
 
 
-def test_a_stream_is_made_as_it_is_read(load: Load) -> None:
-    generator = load(batch=4)
+class Watched:
+    """A session that counts the rows it is given in each run."""
+
+    def __init__(self) -> None:
+        self._session = onnxruntime.InferenceSession(tiny_model(), providers=["CPUExecutionProvider"])
+        self.rows: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, outputs: list[str], feeds: dict[str, Any]) -> Any:
+        self.rows.append(len(feeds["z"]))
+        return self._session.run(outputs, feeds)
+
+
+def test_batches_lie_at_absolute_indices_and_are_run_whole() -> None:
+    session = Watched()
+    batches = list(ganrt.load(session, batch=4).stream(8, start=6))
+    assert [batch.indices.tolist() for batch in batches] == [[6, 7], [8, 9, 10, 11], [12, 13]]
+    assert session.rows == [4, 4, 4]
+
+
+def test_a_stream_is_made_as_it_is_read() -> None:
+    session = Watched()
+    generator = ganrt.load(session, batch=4)
     first = list(itertools.islice(generator.stream(10**9, start=10**12), 3))
+    assert session.rows == [4, 4, 4]
     assert [batch.indices.tolist() for batch in first] == [[10**12 + 4 * k + i for i in range(4)] for k in range(3)]
     assert np.array_equal(np.concatenate([b.images for b in first]), generator.sample(12, start=10**12))
 
@@ -233,3 +257,18 @@ def test_many_threads_make_what_one_makes(load: Load) -> None:
     with ThreadPoolExecutor(8) as threads:
         for made, job in zip(threads.map(work, jobs), jobs, strict=True):
             assert np.array_equal(made, work(job))
+
+
+def test_numbers_from_numpy_are_numbers(load: Load, tmp_path: Path) -> None:
+    generator = load(psi=True)
+    plain = generator.sample(5, 3, 2, [1], 0.5, (9, 7), latent_std=0.5)
+    arguments: tuple[Any, ...] = (np.int64(5), np.uint64(3), np.int32(2), [np.int64(1)], np.float32(0.5))
+    assert np.array_equal(generator.sample(*arguments, (np.int64(9), np.int64(7)), latent_std=np.float64(0.5)), plain)
+    counts: dict[str, Any] = {"n": np.int64(10), "seed": np.int64(1), "batch": np.int64(8), "shard_size": np.int64(8)}
+    assert ganrt.generate(tmp_path / "tiny.onnx", out=tmp_path / "set", **counts).images == 10
+
+
+def test_generate_refuses_a_device_for_a_generator_that_has_one(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(ganrt.UsageError, match="device belongs to the generator given"):
+        ganrt.generate(load(), n=1, out=tmp_path / "set", device="cpu")
+    assert not (tmp_path / "set").exists()

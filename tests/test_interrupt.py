@@ -67,7 +67,7 @@ def test_killed_ten_times_a_run_ends_as_if_it_never_was(
     layout: str, model: Path, whole: dict[str, Path], tmp_path: Path
 ) -> None:
     out, moments = tmp_path / "out", random.Random(f"kills of {layout}")
-    counts = []
+    counts: list[int] = []
     for _ in range(10):
         process = start(of(model, out, layout))
         # A few shards on from where the last one died, and then anywhere within a shard or two.
@@ -155,12 +155,22 @@ def test_a_run_in_the_middle_of_a_long_call_ends_at_once(
     assert "ended at once; the same command goes on from what is finished" in complaint
 
 
-def test_a_signal_before_the_run_began_is_an_interrupt_too(model: Path, tmp_path: Path) -> None:
-    process = start(of(model, tmp_path / "out", "folder"))
-    time.sleep(0.15)  # Python is starting, or importing
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode not in (0, 1, 2)
+EARLY = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "ganrt.generation":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from ganrt.cli import main
+main()
+"""
+
+
+def test_an_interrupt_before_the_run_began_is_one_too(model: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, "-c", EARLY, *of(model, tmp_path / "out", "folder")[3:]])
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # Out of space.

@@ -48,6 +48,9 @@ def command_line(*words: str | Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+Break = Callable[[Path], Any]
+
+
 def flip(path: Path, at: int = -40) -> None:
     """Changes one bit."""
     data = bytearray(path.read_bytes())
@@ -76,8 +79,11 @@ def tear(root: Path, what: bytes, line: bytes | None = b'{"shard": 7, "ima\n') -
     path.write_bytes(b"".join(lines))
 
 
+def on(name: str, do: Break) -> Break:
+    return lambda root: do(root / name)
+
+
 # What is broken, and how verify calls it: (layout, what to do, name, what is said of it).
-Break = Callable[[Path], Any]
 DAMAGES: dict[str, tuple[str, Break, str, str]] = {
     "image flipped": ("folder", lambda d: flip(d / "b/00000001.png"), "b/00000001.png", "other bytes"),
     "image cut": ("folder", lambda d: cut(d / "b/00000001.png", 50), "b/00000001.png", "50 bytes"),
@@ -110,7 +116,7 @@ DAMAGES: dict[str, tuple[str, Break, str, str]] = {
     "labels longer": ("npy", lambda d: append(d / "labels.npy"), "labels.npy", "other bytes"),
     "labels deleted": ("npy", lambda d: (d / "labels.npy").unlink(), "labels.npy", "missing"),
     **{
-        f"{name} {how} ({layout})": (layout, lambda d, f=f, name=name: f(d / name), name, said)
+        f"{name} {how} ({layout})": (layout, on(name, f), name, said)
         for layout in LAYOUTS
         for name in ("ganrt.json", "README.md")
         for how, f, said in (("edited", edit, "other bytes"), ("deleted", Path.unlink, "missing"))
