@@ -77,22 +77,21 @@ def forecast(
         if part:
             part.n = job.n  # a last shard that was short will be made again
         k, m = job.machine
-        finished = {shard.number for shard, _ in part.records()} if part else set()
-        own = [shard for shard in job.plan.shards(job.n) if shard.number % m == k]
-        shards = [shard for shard in own if shard.number not in finished]
-        todo = sum(map(len, shards))
+        finished = [len(shard) for shard, _ in part.records() if shard.number % m == k] if part else []
+        shards, own = job.plan.share(job.n, job.machine)
+        shards, todo = shards - len(finished), own - sum(finished)
         generator = job.load()
         loose, size, on_disk, seconds = _probe(generator, job.plan)
         free, inodes_free = _free(job.root)
     except OSError as error:
         raise storage_error(error) from error
     layout = layout_of(job.plan)
-    rate = min(job.workers, max(1, len(shards))) / seconds
-    files = todo if loose else len({*layout.common(0), *(name for shard in shards for name in layout.names(shard))})
+    rate = min(job.workers, max(1, shards)) / seconds
+    files = todo if loose else len(layout.common(0)) or shards
     files += _OWN_FILES if todo else 0
     result = Forecast(
         images=todo,
-        already=sum(map(len, own)) - todo,
+        already=own - todo,
         files=files,
         inodes=files + (len(job.plan.classes) if loose else 0) + 1,
         bytes=round(todo * size),

@@ -111,10 +111,9 @@ def generate(
         raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
-            own, todo = _share(job, ledger.part)
-            run = _Run(job, ledger, own, own - sum(map(len, todo)))
-            if todo:
-                run.make(todo, progress, cancel)
+            run = _Run(job, ledger, _trusted(job, ledger.part))
+            if run.found < run.own:
+                run.make(progress, cancel)
             finished = complete(job.root, job.plan.part)
     except OSError as error:
         raise storage_error(error) from error
@@ -222,45 +221,44 @@ def samples_of(plan: Plan) -> Samples:
     )
 
 
-def _share(job: Job, part: Part) -> tuple[int, list[Shard]]:
-    """How many images are this machine's to make, and those of its shards that are not there yet."""
+def _trusted(job: Job, part: Part) -> dict[int, int]:
+    """The shards of this machine that are finished and whose files are there, with their numbers of images."""
     k, m = job.machine
     layout = layout_of(job.plan)
-    trusted: set[int] = set()
+    trusted: dict[int, int] = {}
     latest: deque[tuple[Shard, Record]] = deque(maxlen=0 if layout.durable else RECHECKED)
     for shard, record in part.records():
         if shard.number % m == k and layout.is_there(job.root, shard, record):
-            trusted.add(shard.number)
+            trusted[shard.number] = len(shard)
             latest.append((shard, record))
     for shard, record in latest:
         # After a power cut the ledger may be ahead of the files that were written just before it.
         if next(layout.damage(job.root, shard, record), None):
-            trusted.discard(shard.number)
-    own = [shard for shard in job.plan.shards(job.n) if shard.number % m == k]
-    return sum(map(len, own)), [shard for shard in own if shard.number not in trusted]
+            del trusted[shard.number]
+    return trusted
 
 
 class _Run:
     """The state of one call of generate: who makes shards, and how many images are made."""
 
-    def __init__(self, job: Job, ledger: Ledger, own: int, found: int) -> None:
-        self._job, self._ledger, self._own = job, ledger, own
-        self.found = found
+    def __init__(self, job: Job, ledger: Ledger, trusted: dict[int, int]) -> None:
+        self._job, self._ledger, self._trusted = job, ledger, trusted
+        self.own = job.plan.share(job.n, job.machine)[1]
+        self.found = sum(trusted.values())
         self.made = self.committed = self.bytes = 0
         self.seconds = 0.0
         self.device: str | None = None
         self._guard = threading.Lock()
         self._stop = threading.Event()
 
-    def make(
-        self, todo: list[Shard], progress: Callable[[Progress], None] | None, cancel: threading.Event | None
-    ) -> None:
-        """Makes and records the shards. An error carries a note of what is kept."""
+    def make(self, progress: Callable[[Progress], None] | None, cancel: threading.Event | None) -> None:
+        """Makes and records the shards that are not trusted. An error carries a note of what is kept."""
         job, layout, samples = self._job, layout_of(self._job.plan), samples_of(self._job.plan)
         generator = job.load()
         self.device = generator.device
         self._ledger.note(made_with(generator.device))
-        complete(job.root, job.plan.part, {shard.number for shard in todo})  # the manifest says: not complete
+        gone = {number for number in self._ledger.part.finished if number % job.machine[1] == job.machine[0]}
+        complete(job.root, job.plan.part, gone - self._trusted.keys())  # the manifest says: not complete
         layout.prepare(job.root)
         began = time.monotonic()
 
@@ -274,15 +272,16 @@ class _Run:
         def tick() -> None:
             self.seconds = time.monotonic() - began
             if progress:
-                progress(Progress(self.found + self.made, self._own, self.made, self.seconds))
+                progress(Progress(self.found + self.made, self.own, self.made, self.seconds))
 
         try:
-            in_threads(work, todo, min(job.workers, len(todo)), self._stop, cancel, tick)
+            todo = (s for s in job.plan.shards(job.n, job.machine) if s.number not in self._trusted)
+            in_threads(work, todo, job.workers, self._stop, cancel, tick)
             tick()
         except (GanrtError, OSError) as error:
             raised = storage_error(error) if isinstance(error, OSError) else error
             raised.add_note(
-                f"{self.found + self.committed:,} of {self._own:,} images are finished and kept; "
+                f"{self.found + self.committed:,} of {self.own:,} images are finished and kept; "
                 "the same command goes on from there."
             )
             raise raised from (error if raised is not error else None)

@@ -25,7 +25,7 @@ from ganrt.errors import DatasetDamaged, DatasetError, DatasetLocked, DatasetMis
 from ganrt.files import sync_folder
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_of
-from ganrt.shards import Plan, Record, Shard
+from ganrt.shards import Plan, Record, Shard, class_folders
 
 logger = logging.getLogger("ganrt")
 
@@ -299,7 +299,25 @@ def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part 
                 f"{root} has {called(name)} in layout {other.plan.layout}; {plan.layout} was asked for",
                 "The parts of a dataset share one layout: name another --out.",
             )
+        if name != plan.part and plan.layout == "folder":
+            _check_folders(plan, other.plan, called(name))
     return mine
+
+
+def _check_folders(plan: Plan, other: Plan, theirs: str) -> None:
+    """Raises DatasetMismatch when a reader of class folders would mix up the classes of two parts."""
+    if bool(plan.classes) != bool(other.classes):
+        which = f"{theirs} has classes and this plan has none" if other.classes else f"{theirs} has no classes"
+        raise DatasetMismatch(
+            f"{which}: folders of images and loose ones do not mix", "Name another --out, or use --layout webdataset."
+        )
+    folders = {f.casefold(): n for f, n in zip(class_folders(other.class_names), other.class_names, strict=True)}
+    for folder, name in zip(class_folders(plan.class_names), plan.class_names, strict=True):
+        if folders.get(folder.casefold(), name) != name:
+            raise DatasetMismatch(
+                f"class {name!r} would share the folder {folder!r} with {folders[folder.casefold()]!r} of {theirs}",
+                "Name another --out, or use --layout webdataset.",
+            )
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

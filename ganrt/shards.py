@@ -120,12 +120,28 @@ class Plan:
         mine, theirs = self.to_dict(), other.to_dict()
         return [f"{k}: {_short(mine[k])}, there {_short(theirs[k])}" for k in mine if mine[k] != theirs[k]]
 
-    def shards(self, n: int) -> Iterator[Shard]:
-        """The shards that hold the first ``n`` samples, in order; the first and last may be short."""
+    def shards(self, n: int, machine: tuple[int, int] = (0, 1)) -> Iterator[Shard]:
+        """The shards that hold the first ``n`` samples, in order; the first and last may be short.
+
+        Of machine (K, M) only its share: the shards whose number leaves K when divided by M.
+        """
         stop = self.start + n
-        for number in range(self.start // self.shard_size, -(-stop // self.shard_size) if n else 0):
+        for number in self._numbers(n, machine):
             first = number * self.shard_size
             yield Shard(number, max(first, self.start), min(first + self.shard_size, stop))
+
+    def share(self, n: int, machine: tuple[int, int]) -> tuple[int, int]:
+        """How many shards, and how many of the first ``n`` samples, are a machine's."""
+        numbers = self._numbers(n, machine)
+        if not numbers:
+            return 0, 0
+        outside = max(0, self.start - numbers[0] * self.shard_size)
+        outside += max(0, (numbers[-1] + 1) * self.shard_size - self.start - n)
+        return len(numbers), len(numbers) * self.shard_size - outside
+
+    def _numbers(self, n: int, machine: tuple[int, int]) -> range:
+        (k, m), first = machine, self.start // self.shard_size
+        return range(first + (k - first) % m, -(-(self.start + n) // self.shard_size) if n else 0, m)
 
     def shard(self, number: int, n: int) -> Shard | None:
         """Shard ``number`` of the first ``n`` samples; None when they do not reach into it."""

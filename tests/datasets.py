@@ -72,7 +72,7 @@ def environment() -> dict[str, str]:
 
 def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own, to its end."""
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=600, **options)
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
@@ -89,7 +89,7 @@ def finished_shards(root: Path) -> int:
 
 def wait_for_shards(process: subprocess.Popen[str], root: Path, count: int) -> None:
     """Returns when that many shards are finished, or the process has ended."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 300
     while finished_shards(root) < count and process.poll() is None:
         assert time.monotonic() < ends, "the run makes no progress"
         time.sleep(0.002)
@@ -97,7 +97,7 @@ def wait_for_shards(process: subprocess.Popen[str], root: Path, count: int) -> N
 
 def wait_for_work(process: subprocess.Popen[str], root: Path) -> None:
     """Returns when a run has loaded its generator and begun."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 300
     while not (root / "ganrt.json").exists() and process.poll() is None:
         assert time.monotonic() < ends, "the run does not begin"
         time.sleep(0.01)

@@ -141,7 +141,7 @@ def tiny_model(
     table_rows: int | None = None,
 ) -> bytes:
     """The bytes of a generator that follows the contract; arguments as ``tiny_proto``."""
-    return tiny_proto(
+    model = tiny_proto(
         name=name,
         class_names=class_names,
         z_dim=z_dim,
@@ -153,7 +153,8 @@ def tiny_model(
         card_changes=card_changes,
         with_card=with_card,
         table_rows=table_rows,
-    ).SerializeToString()
+    )
+    return bytes(model.SerializeToString())
 
 
 def float_nchw_proto(

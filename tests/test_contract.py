@@ -10,6 +10,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,8 @@ def refusal_after(change: Callable[[onnx.ModelProto], object], **arguments: obje
 
 
 def weight(model: onnx.ModelProto, name: str = "weight") -> TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    found: TensorProto = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    return found
 
 
 def with_initializer(tensor: bytes) -> bytes:
@@ -61,7 +63,8 @@ def with_initializer(tensor: bytes) -> bytes:
     graph = model.graph.SerializeToString() + b"\x2a" + bytes([len(tensor)]) + tensor
     model.ClearField("graph")
     length = bytes([len(graph) & 0x7F | 0x80, len(graph) >> 7])
-    return model.SerializeToString() + b"\x3a" + length + graph
+    start: bytes = model.SerializeToString()
+    return start + b"\x3a" + length + bytes(graph)
 
 
 # What is accepted ---------------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ def test_psi_needs_a_default_of_one() -> None:
         model.graph.initializer.remove(weight(model, "psi"))
 
     def change(model: onnx.ModelProto) -> None:
-        weight(model, "psi").CopyFrom(numpy_helper.from_array(np.float32(0.7), "psi"))
+        weight(model, "psi").CopyFrom(numpy_helper.from_array(np.array(0.7, np.float32), "psi"))
 
     assert "psi has no default value; 1.0 is expected" in refusal_after(drop, psi=True)
     assert "the initializer of psi is not the float32 scalar 1.0" in refusal_after(change, psi=True)
@@ -294,7 +297,7 @@ def test_functions_and_training_steps() -> None:
 def test_subgraphs_under_an_operator_that_is_allowed() -> None:
     branch = helper.make_graph([], "branch", [], [])
     for value in (branch, [branch]):
-        text = refusal_after(lambda m, v=value: add_node(m, helper.make_node("Identity", ["z"], ["w"], body=v)))
+        text = refusal_after(partial(add_node, node=helper.make_node("Identity", ["z"], ["w"], body=value)))
         assert "(Identity) holds a subgraph" in text
 
 
@@ -328,9 +331,7 @@ def test_constants_in_other_files() -> None:
         node = onnx.NodeProto.FromString(constant.SerializeToString())
         attribute = node.attribute.add(name=name)
         getattr(attribute, field).MergeFrom(tensor if field == "t" else [tensor])
-        assert "the tensor in node 0 (Constant) lies in another file" in refusal_after(
-            lambda model, node=node: add_node(model, node)
-        )
+        assert "the tensor in node 0 (Constant) lies in another file" in refusal_after(partial(add_node, node=node))
 
 
 def test_sparse_weights() -> None:

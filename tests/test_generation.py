@@ -34,6 +34,7 @@ from tests.datasets import (
 from tests.datasets import command as command_line
 from tests.datasets import run as run_process
 from tests.datasets import start as start_process
+from tests.models import tiny_model
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 every_divisible_layout = pytest.mark.parametrize("layout", DIVISIBLE)
@@ -628,3 +629,31 @@ def test_two_runs_at_different_times_and_places_write_the_same_files(
     done = run_process(command_line(model, tmp_path / "elsewhere", 1000, "--layout", layout))
     assert done.returncode == 0, done.stderr
     assert differences(tmp_path / "elsewhere", whole[layout]) == []
+
+
+def test_parts_whose_class_folders_would_be_mixed_up_are_refused(tmp_path: Path) -> None:
+    def model(name: str, class_names: tuple[str, ...]) -> Path:
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(tiny_model(name=name, class_names=class_names))
+        return path
+
+    out = tmp_path / "set"
+    ganrt.generate(model("first", ("Bag", "a/b")), n=4, out=out, part="first")
+    for names, message in (
+        (("bag",), "class 'bag' would share the folder 'bag' with 'Bag' of part first"),
+        (("x", "a b", "a_b"), "class 'a_b' would share the folder 'a_b' with 'a/b' of part first"),
+        ((), "part first has classes and this plan has none"),
+    ):
+        with pytest.raises(DatasetMismatch) as raised:
+            ganrt.generate(model("second", names), n=4, out=out, part="second")
+        assert message in raised.value.message
+    ganrt.generate(model("third", ("Bag", "hat")), n=4, out=out, part="third")
+
+
+def test_huge_datasets_are_planned_at_once(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ganrt.StorageFull, match="10,000,000,000,000 images need about"):
+        ganrt.forecast(model, n=10**13, out=tmp_path / "set")
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        ganrt.generate(model, n=10**11, out=tmp_path / "set", cancel=cancel)

@@ -262,8 +262,9 @@ def test_many_threads_make_what_one_makes(load: Load) -> None:
 def test_numbers_from_numpy_are_numbers(load: Load, tmp_path: Path) -> None:
     generator = load(psi=True)
     plain = generator.sample(5, 3, 2, [1], 0.5, (9, 7), latent_std=0.5)
-    arguments: tuple[Any, ...] = (np.int64(5), np.uint64(3), np.int32(2), [np.int64(1)], np.float32(0.5))
-    assert np.array_equal(generator.sample(*arguments, (np.int64(9), np.int64(7)), latent_std=np.float64(0.5)), plain)
+    sides: Any = (np.int64(9), np.int64(7))
+    given: list[Any] = [np.int64(5), np.uint64(3), np.int32(2), [np.int64(1)], np.float32(0.5), sides]
+    assert np.array_equal(ganrt.Generator.sample(generator, *given, latent_std=np.float64(0.5)), plain)
     counts: dict[str, Any] = {"n": np.int64(10), "seed": np.int64(1), "batch": np.int64(8), "shard_size": np.int64(8)}
     assert ganrt.generate(tmp_path / "tiny.onnx", out=tmp_path / "set", **counts).images == 10
 

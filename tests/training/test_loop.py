@@ -19,6 +19,7 @@ from PIL import Image
 from ganrt.errors import TrainingError, UsageError
 from ganrt_training.checkpoint import find_snapshot, load_checkpoint, load_generator, save_checkpoint
 from ganrt_training.gans import find_recipe
+from ganrt_training.layers import group_deviation
 from ganrt_training.loop import _players, to_float, train
 from ganrt_training.losses import Loss
 from ganrt_training.recipe import Recipe
@@ -44,11 +45,11 @@ def players_of(recipe: Recipe) -> tuple[Players, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_step_changes_every_parameter_and_moves_the_average_towards_the_generator(precision: str) -> None:
-    recipe = tiny_recipe("ema_decay=0.75", f"precision={precision}")
+    recipe = tiny_recipe(f"precision={precision}")
     players, images, y = players_of(recipe)
     networks = {"generator": players.generator, "discriminator": players.discriminator}
     before = {(n, name): p.detach().clone() for n, net in networks.items() for name, p in net.named_parameters()}
-    adversarial_step(recipe, players, images, y, lambda count: torch.randn(count, recipe.z_dim))
+    adversarial_step(recipe, players, images, y, lambda count: torch.randn(count, recipe.z_dim), 0.75)
     after = {(n, name): p.detach() for n, net in networks.items() for name, p in net.named_parameters()}
     assert [key for key in before if torch.equal(before[key], after[key])] == []
     for name, averaged in players.averaged.named_parameters():
@@ -62,7 +63,7 @@ def test_the_discriminator_learns_to_tell_and_then_the_generator_to_fool_it() ->
     z = torch.randn(recipe.batch_size, recipe.z_dim)
 
     def step() -> dict[str, float]:
-        figures = adversarial_step(recipe, players, images, y, lambda count: z)
+        figures = adversarial_step(recipe, players, images, y, lambda count: z, recipe.ema_decay)
         return {name: float(value) for name, value in figures.items()}
 
     first = step()
@@ -268,3 +269,19 @@ def test_no_snapshot_and_no_folder_are_told(tmp_path: Path) -> None:
         find_snapshot(tmp_path)
     with pytest.raises(TrainingError, match="none: no such file or folder"):
         find_snapshot(tmp_path / "none")
+
+
+def test_groups_without_variety_are_told_from_groups_with_it() -> None:
+    varied = torch.randn(8, 3, 5, 5)
+    same = varied[::4].repeat_interleave(4, dim=0)
+    deviation = group_deviation(torch.cat([varied, same]), 4)
+    assert deviation.shape == (16, 1, 5, 5)
+    assert deviation[:8].mean() > 0.5
+    assert deviation[8:].max() < 1e-3
+    expected = varied[4:].var(dim=0, unbiased=False).sqrt().mean(dim=0)
+    torch.testing.assert_close(deviation[5, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_that_does_not_fall_into_groups_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size is 10\n?.*multiple of 4"):
+        _players(tiny_recipe("batch_size=10"), 1, 3, "cpu")

@@ -65,3 +65,14 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
+
+
+def group_deviation(x: Tensor, group: int) -> Tensor:
+    """The deviation within each group of consecutive images, averaged over channels: a feature against mode collapse.
+
+    x float [N, C, H, W] with N a multiple of ``group`` → float [N, 1, H, W] (Karras et al. 2017, arXiv
+    1710.10196, section 3; kept for each position, so that a group's shapes can be told apart too).
+    """
+    grouped = x.float().reshape(-1, group, *x.shape[1:])
+    deviation = torch.sqrt(grouped.var(dim=1, unbiased=False) + 1e-8).mean(dim=1, keepdim=True)
+    return deviation.repeat_interleave(group, dim=0).to(x.dtype)

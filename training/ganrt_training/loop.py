@@ -85,10 +85,19 @@ def train(
             epoch = step // per_epoch
             order = epoch_order(len(data), epoch, seed)
         at = step % per_epoch * batch
-        chosen = torch.from_numpy(order[at : at + batch])
+        # By label, for discriminators that compare neighbours of one class.
+        chosen = torch.from_numpy(
+            order[at : at + batch][np.argsort(data.labels[order[at : at + batch]], kind="stable")]
+        )
         _set_rates(recipe, players, step / total_steps)
         figures = adversarial_step(
-            recipe, players, to_float(images[chosen]).to(device), labels[chosen].to(device), draw_z
+            recipe,
+            players,
+            to_float(images[chosen]).to(device),
+            labels[chosen].to(device),
+            draw_z,
+            # Shorter at first, so that the average does not drag the initial weights along.
+            min(recipe.ema_decay, (1 + step) / (10 + step)),
         )
         sums = {name: sums.get(name, 0) + value for name, value in figures.items()}
         step += 1

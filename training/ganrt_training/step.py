@@ -24,7 +24,12 @@ class Players:
 
 
 def adversarial_step(
-    recipe: Recipe, players: Players, images: Tensor, y: Tensor, draw_z: Callable[[int], Tensor]
+    recipe: Recipe,
+    players: Players,
+    images: Tensor,
+    y: Tensor,
+    draw_z: Callable[[int], Tensor],
+    ema_decay: float,
 ) -> dict[str, Tensor]:
     """Updates the discriminator, then the generator, then the average. Fakes wear the labels of the reals.
 
@@ -55,7 +60,7 @@ def adversarial_step(
     players.generator_optimizer.step()
     players.discriminator.requires_grad_(True)
 
-    ema.update(players.averaged, players.generator, recipe.ema_decay)
+    ema.update(players.averaged, players.generator, ema_decay)
     return {
         "discriminator_loss": discriminator_loss.detach(),
         "generator_loss": generator_loss.detach(),
