@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from ganrt.card import Card
 from ganrt.errors import ParityError
+from ganrt.providers import runtime
 
 FLOAT_ATOL = 1e-4  # before the pixel step, for images in [-1, 1]
 UINT8_ATOL = 1  # grey levels
@@ -100,7 +100,7 @@ def prove(
         "classes": len(card.class_names),
         "seed": seed,
         "provider": "CPUExecutionProvider",
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": runtime().__version__,
     }
 
 
@@ -109,11 +109,11 @@ def _session(model: bytes, raw: str) -> Source:
     with_floats = onnx.load_model_from_string(model)
     del with_floats.graph.output[:]
     with_floats.graph.output.append(onnx.helper.make_tensor_value_info(raw, onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
+    options = runtime().SessionOptions()
     options.log_severity_level = 3
     try:
         floats, pixels = (
-            onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            runtime().InferenceSession(data, options, providers=["CPUExecutionProvider"])
             for data in (with_floats.SerializeToString(), model)
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this

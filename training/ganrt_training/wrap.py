@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
 
 from ganrt.card import METADATA_KEY, Card
 from ganrt.errors import TrainingError, UsageError
+from ganrt.providers import runtime
 from ganrt_training.assemble import OPSET, CardTexts, append_pixels, check_target, set_inputs, write_generator
 from ganrt_training.fold import without_training_nodes
 from ganrt_training.parity import Floats, Pixels
@@ -166,10 +166,10 @@ def _runner(
     path: Path, original: bytes, latent: onnx.ValueInfoProto, label: onnx.ValueInfoProto | None
 ) -> Callable[[Floats, NDArray[np.int64] | None], Floats]:
     """The foreign generator as it came, in ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
+    options = runtime().SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(original, options, providers=["CPUExecutionProvider"])
+        session = runtime().InferenceSession(original, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise TrainingError(f"{path}: ONNX Runtime does not load it: {error}") from error
     trailing = _sizes(latent)[2:]
