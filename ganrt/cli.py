@@ -51,10 +51,10 @@ def main() -> NoReturn:
             from ganrt.files import storage_error
 
             error = caught if isinstance(caught, GanrtError) else storage_error(caught)
-            print(f"ganrt: {error.message}", file=sys.stderr)
+            print(f"ganrt: {_shown(error.message)}", file=sys.stderr)
             for line in (error.hint, *getattr(error, "__notes__", ())):
                 if line:
-                    print(f"  {line}", file=sys.stderr)
+                    print(f"  {_shown(line)}", file=sys.stderr)
             sys.exit(error.exit_code)
         finally:
             sys.stdout.flush()
@@ -258,7 +258,7 @@ def models(
     if not found:
         print("no generators found", file=sys.stderr)
     for m in found:
-        print(f"{m.name:<16} {_one_line(m.card, m.size) if m.card else m.problem}")
+        print(f"{_short(m.name):<16} {_one_line(m.card, m.size) if m.card else _short(m.problem)}")
 
 
 def _one_line(card: Card, size: int) -> str:
@@ -266,10 +266,9 @@ def _one_line(card: Card, size: int) -> str:
 
     colour = "grey" if card.channels == 1 else "RGB"
     classes = f"{len(card.class_names)} classes" if card.class_names else "no classes"
-    licence = f", {card.licence}" if card.licence else ""
-    return (
-        f"{card.width}x{card.height} {colour}, {classes}, {size_text(size)}{licence}: {card.description.split('. ')[0]}"
-    )
+    licence = f", {_short(card.licence)}" if card.licence else ""
+    about = _short(card.description.split(". ")[0])
+    return f"{card.width}x{card.height} {colour}, {classes}, {size_text(size)}{licence}: {about}"
 
 
 @app.command()
@@ -302,7 +301,18 @@ def inspect(
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else " ".join(str(value).split())
+
+
+def _short(text: str) -> str:
+    """Text of a foreign file on one line."""
+    text = _shown(" ".join(text.split()))
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _shown(text: str) -> str:
+    """Text that may hold foreign names, without what a terminal would obey or a stream cannot take."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 @app.command()
@@ -318,6 +328,7 @@ def preview(
     """Draw a grid of images, a class a row."""
     from ganrt.preview import preview as draw
 
+    _log_device(quiet=False)
     grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)
     print(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels")
 
@@ -341,7 +352,7 @@ def verify(
 
     if model is not None and not repair:
         raise UsageError("--model does not apply without --repair", "Leave it out, or add --repair.")
-    _log_device(quiet=True)
+    _log_device(quiet)
     bar = ProgressBar()
 
     def show(done: int, total: int) -> None:
@@ -354,7 +365,7 @@ def verify(
         print(json.dumps({"dataset": str(dataset), "well": not damage, "damage": [asdict(d) for d in damage]}))
     else:
         for found in damage:
-            print(f"{found.name}: {found.what}")
+            print(_shown(f"{found.name}: {found.what}"))
         if not damage:
             print(f"{dataset}: every file is as it was written")
     if damage:
@@ -499,7 +510,8 @@ def _need_training() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtra(
-            f"training and export need the package {error.name}", "Install the extra: pip install 'ganrt[train]'"
+            f"training and export need the package {error.name or error}",
+            "Install the extra: pip install 'ganrt[train]'",
         ) from None
 
 

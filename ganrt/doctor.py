@@ -60,8 +60,15 @@ def examine() -> list[Check]:
 
 
 def _packages() -> Check:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return Check("packages", True, ", ".join(f"{name} {version}" for name, version in versions.items()))
+    found, missing = [], []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check("packages", False, f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    return Check("packages", True, ", ".join(found))
 
 
 def _runtimes() -> Check:

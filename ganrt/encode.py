@@ -57,8 +57,11 @@ def to_mode(images: Pixels, mode: str) -> Pixels:
 
 def decode(data: bytes) -> Pixels:
     """An encoded image as uint8 [H, W, C]. Raises OSError or ValueError when it is none."""
-    with Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            pixels = np.asarray(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

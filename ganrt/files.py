@@ -61,7 +61,11 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:
+        if not path.exists():  # else another machine wrote the same file at the same time
+            raise
     sync_folder(path.parent)
 
 

@@ -67,7 +67,7 @@ def forecast(
     A few batches are made in a temporary folder. Raises what generate would raise at its start, and
     StorageFull when the dataset cannot fit.
     """
-    job = prepare(model, n, out, workers, device, shard, options)
+    job = prepare(model, n, out, workers, device, shard, overwrite, options)
     try:
         if job.root.exists() and not job.root.is_dir():
             raise UsageError(f"{job.root} is a file", "Name a folder for the dataset.")

@@ -106,9 +106,7 @@ def generate(
     StorageError, StorageFull, InferenceError, Cancelled.
     """
     began = time.monotonic()
-    job = prepare(model, n, out, workers, device, shard, options)
-    if overwrite and job.machine[1] > 1:
-        raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
+    job = prepare(model, n, out, workers, device, shard, overwrite, options)
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
@@ -122,7 +120,7 @@ def generate(
         already=run.found,
         total=job.n,
         seconds=round(time.monotonic() - began, 3),
-        images_per_second=round(run.made / run.seconds, 1) if run.made else 0.0,
+        images_per_second=round(run.made / run.seconds, 1) if run.seconds else 0.0,
         bytes=run.bytes,
         complete=finished,
         device=run.device,
@@ -173,6 +171,7 @@ def prepare(
     workers: int | None,
     device: str,
     shard: str | tuple[int, int],
+    overwrite: bool,
     options: PlanOptions,
 ) -> Job:
     """Checks a request as a whole before anything is written or loaded. Raises as :func:`generate` does."""
@@ -180,6 +179,8 @@ def prepare(
     workers = require("workers", cpu_count() if workers is None else workers, 1, MAX_WORKERS)
     parse_device(device)
     machine = parse_shard(shard)
+    if overwrite and machine[1] > 1:
+        raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     if isinstance(model, Generator):
         given, card, digest = model, model.card, model.digest
         if device != "auto":
@@ -260,7 +261,7 @@ class _Run:
         gone = {number for number in self._ledger.part.finished if number % job.machine[1] == job.machine[0]}
         complete(job.root, job.plan.part, gone - self._trusted.keys())  # the manifest says: not complete
         layout.prepare(job.root)
-        began = time.monotonic()
+        began = time.perf_counter()
 
         def work(shard: Shard) -> None:
             record = make_shard(generator, samples, job.plan.batch, layout, job.root, shard, self._watch)
@@ -270,7 +271,7 @@ class _Run:
                 self.bytes += sum(record.sizes)
 
         def tick() -> None:
-            self.seconds = time.monotonic() - began
+            self.seconds = time.perf_counter() - began
             if progress:
                 progress(Progress(self.found + self.made, self.own, self.made, self.seconds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -269,7 +270,7 @@ class Generator:
             if samples.classes:
                 feeds["y"] = labels(samples.classes, first, batch)
             images = self._run(feeds, samples.psi)
-            self._check_varied(images, samples)
+            self._check_varied(images, samples, first)
             kept = slice(max(start, first) - first, min(stop, first + batch) - first)
             images = to_mode(images[kept], samples.mode)
             if samples.size:
@@ -301,15 +302,23 @@ class Generator:
             )
         return images
 
-    def _check_varied(self, images: Pixels, samples: Samples) -> None:
-        """Raises InferenceError when a batch holds one image many times: finished pixels cannot show NaN otherwise."""
-        if len(images) == 1 or samples.latent_std < 0.1 or (samples.psi is not None and samples.psi < 0.1):
+    def _check_varied(self, images: Pixels, samples: Samples, first: int) -> None:
+        """Raises InferenceError when all images of a class in a batch, three or more, are one.
+
+        Finished pixels cannot show NaN otherwise.
+        """
+        if images[0].size < 16 or samples.latent_std < 0.1 or (samples.psi is not None and samples.psi < 0.1):
             return
-        if np.array_equal(images[0], images[-1]) and (images == images[0]).all():
-            raise InferenceError(
-                f"generator {self._card.name} made {len(images)} times the same image",
-                "Its weights are broken (NaN, or a collapsed training); export another snapshot.",
-            )
+        turns = max(1, len(samples.classes))
+        for turn in range(min(turns, len(images) - 2 * turns)):
+            same = images[turn::turns]
+            if np.array_equal(same[0], same[1]) and (same == same[0]).all():
+                y = samples.classes[(first + turn) % turns] if samples.classes else None
+                of = "" if y is None else f" of class {self._card.class_names[y]!r}"
+                raise InferenceError(
+                    f"generator {self._card.name} made {len(same)} times the same image{of}",
+                    "Its weights are broken (NaN, or a collapsed training); export another snapshot.",
+                )
 
 
 def check_samples(
@@ -380,9 +389,9 @@ def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int
         listed = isinstance(name, str) and "," in name and name not in card.class_names
         wanted += [part.strip() for part in str(name).split(",") if part.strip()] if listed else [name]
     chosen = tuple(card.label(name) for name in wanted)
-    for y in chosen:
-        if chosen.count(y) > 1:
-            raise UsageError(f"class {card.class_names[y]!r} is named twice", "Name each class once.")
+    if len(set(chosen)) < len(chosen):
+        twice = next(y for y, times in Counter(chosen).items() if times > 1)
+        raise UsageError(f"class {card.class_names[twice]!r} is named twice", "Name each class once.")
     if not chosen:
         raise UsageError("no class is named", "Name at least one, or leave the classes out to have them all.")
     return chosen

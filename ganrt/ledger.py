@@ -294,6 +294,11 @@ def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part 
             "A dataset can grow and not shrink: name another --out, or replace it with --overwrite.",
         )
     for name, other in parts.items():
+        if name != plan.part and name.casefold() == plan.part.casefold():
+            raise UsageError(
+                f"part {plan.part!r}: there is a part {name!r}",
+                "Some systems cannot tell their files apart: name another.",
+            )
         if name != plan.part and other.plan.layout != plan.layout:
             raise DatasetMismatch(
                 f"{root} has {called(name)} in layout {other.plan.layout}; {plan.layout} was asked for",
@@ -356,7 +361,7 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if line.endswith(b"\n"):
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     entry = None
                 if isinstance(entry, dict):
                     yield offset, entry
@@ -372,7 +377,7 @@ def torn_lines(path: Path) -> list[int]:
         for number, line in enumerate(file, 1):
             try:
                 entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = None
             if not isinstance(entry, dict) or not (
                 number == 1 or _record(entry) or _made_with(entry) or _images(entry) is not None

@@ -22,22 +22,32 @@ def complete(root: Path, own: str | None = None, remaking: Collection[int] = ())
     Both are functions of the ledgers alone, so it does not matter who calls it last. ``own`` is the part
     that the caller has locked; its shards ``remaking`` count as missing.
     """
-    with _root_lock(root):
+
+    def state() -> tuple[dict[str, Part], dict[str, bytes]]:
         parts = read_parts(root)
-        if own is not None:
-            for number in remaking:
-                parts[own].finished.pop(number, None)
-        for name, part in parts.items():
-            layout = layout_of(part.plan)
-            if next(part.missing(), None) is None and (name == own or layout.divisible or _at_rest(part)):
-                layout.finish(root, part.n)
-        files = expected_files(parts)
-        if README not in files and (root / README).exists():
-            (root / README).unlink()  # it speaks of fewer images
-        for name, data in files.items():
-            if not (root / name).is_file() or (root / name).read_bytes() != data:
-                write_synced(root / name, data)
-    return README in files
+        for number in remaking if own is not None else ():
+            parts[own or ""].finished.pop(number, None)
+        return parts, expected_files(parts)
+
+    with _root_lock(root):
+        parts, files = state()
+        while True:
+            for name, part in parts.items():
+                layout = layout_of(part.plan)
+                if next(part.missing(), None) is None and (name == own or layout.divisible or _at_rest(part)):
+                    layout.finish(root, part.n)
+            if README not in files:
+                (root / README).unlink(missing_ok=True)  # it speaks of fewer images
+            for name, data in files.items():
+                if not (root / name).is_file() or (root / name).read_bytes() != data:
+                    write_synced(root / name, data)
+            # Where there is no lock (Windows, some network file systems) another machine may have finished
+            # meanwhile: every ledger line is on the disk before its writer comes here, so whoever looks last
+            # sees them all.
+            written = files
+            parts, files = state()
+            if files == written:
+                return README in files
 
 
 def _at_rest(part: Part) -> bool:
@@ -121,7 +131,7 @@ def _manifest(parts: dict[str, Part], done: bool) -> bytes:
 def _root_lock(root: Path) -> Iterator[None]:
     """One process at a time writes manifest and README."""
     if os.name == "nt":
-        yield  # the last writer wins there; both write the same
+        yield  # no such locks there: complete() looks again after writing
         return
     import fcntl
 

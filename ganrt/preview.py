@@ -10,12 +10,12 @@ import numpy as np
 
 from ganrt.card import Card
 from ganrt.encode import Pixels, encode_image
-from ganrt.errors import DatasetDamaged, DatasetError, UsageError
+from ganrt.errors import DatasetDamaged, DatasetError, UnknownModel, UsageError
 from ganrt.files import storage_error, write_synced
 from ganrt.generator import Generator, check_samples, choose_classes, load
 from ganrt.layouts import layout_of
-from ganrt.ledger import Part, open_parts
-from ganrt.models import find_model
+from ganrt.ledger import Part, open_parts, read_parts
+from ganrt.models import find_model, is_path
 from ganrt.shards import MAX_SIZE, require
 
 _GAP = 2  # pixels
@@ -49,7 +49,7 @@ def preview(
     for name, value in (("rows", rows), ("cols", cols)):
         require(name, 1 if value is None else value, 1, 1000)
     try:
-        if not isinstance(source, Generator) and Path(source).is_dir():
+        if not isinstance(source, Generator) and Path(source).is_dir() and not _names_a_model(source):
             if seed is not None:
                 raise UsageError("seed does not apply to a dataset", "Leave it out.")
             images = _of_dataset(Path(source), rows, cols or _COLS, classes)
@@ -64,6 +64,17 @@ def preview(
     return grid
 
 
+def _names_a_model(source: str | os.PathLike[str]) -> bool:
+    """Whether a bare name that is a folder here too means a generator: unless the folder holds a dataset, it may."""
+    if is_path(source) or read_parts(Path(source)):
+        return False
+    try:
+        find_model(source)
+    except UnknownModel:
+        return False
+    return True
+
+
 def _of_generator(
     generator: Generator, rows: int | None, cols: int, classes: Sequence[str | int] | None, seed: int
 ) -> list[list[Pixels]]:
@@ -73,8 +84,12 @@ def _of_generator(
         images = generator.sample((rows or _COLS) * cols, seed)
         return [list(images[first : first + cols]) for first in range(0, len(images), cols)]
     shown = cycle[: rows or _MAX_ROWS]
-    images = generator.sample(len(cycle) * cols, seed, classes=cycle)
-    return [[images[col * len(cycle) + row] for col in range(cols)] for row in range(len(shown))]
+    grid: list[list[Pixels]] = [[] for _ in shown]
+    for batch in generator.stream(len(cycle) * cols, seed, classes=cycle):
+        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+            if index % len(cycle) < len(shown):
+                grid[index % len(cycle)].append(image)
+    return grid
 
 
 def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str | int] | None) -> list[list[Pixels]]:

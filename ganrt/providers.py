@@ -6,8 +6,10 @@ unless it is set already: from version 1.29 on ONNX Runtime reports usage otherw
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
+import io
 import logging
 import os
 import re
@@ -23,6 +25,7 @@ from ganrt.errors import DeviceUnavailable, InferenceError, UsageError
 
 logger = logging.getLogger("ganrt")
 
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _ON_OFF = ("0", "1")
 # What may be asked of the CUDA provider (onnxruntime.ai: CUDA execution provider, Configuration options);
 # ONNX Runtime ignores an option it does not know without a word. None: a number.
@@ -61,6 +64,8 @@ def runtime() -> Any:
         again = f"Install it anew: pip install --force-reinstall {next(iter(both), 'onnxruntime')}"
         hint = mend_runtimes(both) if len(both) > 1 else again
         raise DeviceUnavailable(f"onnxruntime cannot be imported: {error}", hint) from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):  # for a host that imported it before the variable was set
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
@@ -123,7 +128,7 @@ def gpus() -> list[str]:
         status = cuda.cuDeviceGetCount(ctypes.byref(count))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if status != 0 or count.value == 0:
-        if visible is not None:
+        if visible is not None and status in (0, _NO_DEVICE):
             raise DeviceUnavailable(
                 f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU", "Unset it: env -u CUDA_VISIBLE_DEVICES ganrt ..."
             )
@@ -229,7 +234,7 @@ def _cpu_session(model: bytes, threads: int) -> Any:
 
 def _cuda_session(model: bytes, number: int, threads: int, options: Mapping[str, str]) -> Any:
     ort = runtime()
-    _check_cuda(ort, number)
+    missing = _check_cuda(ort, number)
     session_options = _options(threads)
     # Without this ONNX Runtime runs on the CPU what it cannot run on the GPU, and says nothing.
     session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -239,7 +244,7 @@ def _cuda_session(model: bytes, number: int, threads: int, options: Mapping[str,
         session = ort.InferenceSession(model, session_options, providers=[("CUDAExecutionProvider", chosen)])
     except Exception as error:
         raise DeviceUnavailable(
-            f"device cuda:{number}: ONNX Runtime cannot run this model there: {_first_line(error)}",
+            f"device cuda:{number}: ONNX Runtime cannot run this model there: {missing or _first_line(error)}",
             f"CUDA 13 and cuDNN 9 are needed: {INSTALL_CUDA}",
         ) from error
     if "CUDAExecutionProvider" not in session.get_providers():
@@ -249,8 +254,11 @@ def _cuda_session(model: bytes, number: int, threads: int, options: Mapping[str,
     return session
 
 
-def _check_cuda(ort: Any, number: int) -> None:
-    """Raises DeviceUnavailable with the cause that can be told before a session is tried."""
+def _check_cuda(ort: Any, number: int) -> str:
+    """Raises DeviceUnavailable with the cause that can be told before a session is tried.
+
+    Returns what NVIDIA library could not be found, if any: that is only a fault if the session fails too.
+    """
     names = gpus()
     if number >= len(names):
         there = "there is 1 GPU, cuda:0" if len(names) == 1 else f"there are {len(names)} GPUs"
@@ -270,8 +278,11 @@ def _check_cuda(ort: Any, number: int) -> None:
             f"the installed {installed} has no CUDA in it",
             f"Replace it: pip uninstall -y {installed} && pip install onnxruntime-gpu",
         )
+    said = io.StringIO()
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # NVIDIA's libraries from pip packages, or those that PyTorch brought
+        with contextlib.redirect_stdout(said):  # it prints what it cannot find
+            ort.preload_dlls()  # NVIDIA's libraries from pip packages, or those that PyTorch brought
+    return next((line.strip() for line in said.getvalue().splitlines() if "fail" in line.lower()), "")
 
 
 def mend_runtimes(both: Mapping[str, str]) -> str:

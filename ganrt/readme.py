@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 
 from ganrt.layouts import layout_of
 from ganrt.shards import Plan, class_folders
@@ -133,7 +133,7 @@ def _reading(plan: Plan, parts: int) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    return text if text.replace("-", "").replace("_", "").replace(".", "").isalnum() else json.dumps(text)
+    return shlex.quote(" ".join(text.split()).replace("`", "'"))
 
 
 def _plain(text: str) -> str:

@@ -108,7 +108,20 @@ class Plan:
         """The plan back from its JSON values. Raises TypeError, ValueError or UsageError when they are none."""
         tuples = {k: tuple(values[k]) for k in ("class_names", "classes")}
         size = values["size"]
-        return cls(**{**values, **tuples, "size": tuple(size) if size else None})
+        plan = cls(**{**values, **tuples, "size": tuple(size) if size else None})
+        for name in ("width", "height"):
+            require(name, getattr(plan, name), 1, MAX_SIZE)
+        for side in plan.size or ():
+            require("size", side, 1, MAX_SIZE)
+        if not all(isinstance(t, str) for t in (plan.model, plan.model_digest, plan.part, *plan.class_names)):
+            raise TypeError("texts expected")
+        for y in plan.classes:
+            require("class", y, 0, len(plan.class_names) - 1)
+        if plan.mode not in ("l", "rgb") or plan.format not in (None, "png", "jpeg", "webp"):
+            raise ValueError("unknown mode or format")
+        if plan.format is None and plan.layout != "npy":
+            raise ValueError("no format")
+        return plan
 
     def fingerprint(self) -> str:
         """What tells this plan from any other: 32 hex digits."""
@@ -172,15 +185,16 @@ def require(name: str, value: SupportsIndex, low: int, high: int) -> int:
 def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
     """The folder of each class: every run of characters outside ``A-Za-z0-9._ -`` becomes ``_``.
 
-    A name that no folder may have on one of the systems (a leading or trailing dot or blank, Windows'
-    device names, the names of ganrt's own files) is mended with ``_`` too. Raises UsageError when two
-    classes would share a folder, case ignored.
+    A name that no folder may have on one of the systems or for one of the readers (a leading or trailing dot
+    or blank, two leading ``_``, Windows' device names, the names of ganrt's own files) is mended with ``_``
+    too. Raises UsageError when two classes would share a folder, case ignored.
     """
     folders: dict[str, str] = {}
     result = []
     for name in class_names:
         folder = re.sub(r"[^A-Za-z0-9._ -]+", "_", name)
         folder = re.sub(r"^[. ]+|[. ]+$", "_", folder)
+        folder = re.sub(r"^_{2,}", "_", folder)  # HF datasets passes over what starts with two
         if _RESERVED.match(folder):
             folder += "_"
         folder = _DEVICE.sub(r"\1_", folder)  # Windows looks at what comes before the first dot

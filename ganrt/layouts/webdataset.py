@@ -92,10 +92,14 @@ class WebDataset:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
-        with tarfile.open(root / self.names(shard)[0]) as archive:
-            file = archive.extractfile(f"{self._stem}{index:08d}.{self._end}")
-            assert file
-            return decode(file.read())
+        try:
+            with tarfile.open(root / self.names(shard)[0]) as archive:
+                file = archive.extractfile(f"{self._stem}{index:08d}.{self._end}")
+                if file is None:
+                    raise ValueError("no regular file in the archive")
+                return decode(file.read())
+        except tarfile.TarError as error:
+            raise ValueError(str(error)) from error
 
     def pattern(self) -> str:
         return "*.tar"

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ganrt.errors import TrainingError
+from ganrt.errors import DeviceUnavailable, TrainingError
+from ganrt.providers import parse_device
 from ganrt_training import ema
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot, write_whole
 from ganrt_training.data import ImageData, epoch_order
@@ -44,9 +45,11 @@ def train(
     A folder that holds a checkpoint of the same recipe is resumed where it stood; on a CPU the weights
     then come out as those of an uninterrupted run. ``progress`` gets each tick's statistics.
 
-    Raises TrainingError when the data does not fit the recipe, when the folder holds another run, and
-    when a loss stops being finite (the last checkpoint stays).
+    Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the
+    recipe, when the folder holds another run, and when a loss stops being finite (the last checkpoint stays).
     """
+    require("seed", seed, 0, (1 << 63) - 1)
+    device = _usable(device)
     _check_fit(recipe, data)
     about = {
         "recipe": recipe.settings(),
@@ -157,6 +160,19 @@ def _players(recipe: Recipe, channels: int, classes: int, device: str) -> Player
         torch.optim.Adam(generator.parameters(), recipe.lr_generator, recipe.betas),
         torch.optim.Adam(discriminator.parameters(), recipe.lr_discriminator, recipe.betas),
     )
+
+
+def _usable(device: str) -> str:
+    """The device for PyTorch. Raises UsageError and DeviceUnavailable."""
+    kind, number = parse_device(device)
+    if kind == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and (not torch.cuda.is_available() or number >= torch.cuda.device_count()):
+        raise DeviceUnavailable(
+            f"device {device}: PyTorch sees {torch.cuda.device_count() if torch.cuda.is_available() else 0} GPUs",
+            "Use --device cpu, or install a build of PyTorch for your GPU.",
+        )
+    return device
 
 
 def _set_rates(recipe: Recipe, players: Players, done: float) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ganrt.errors import TrainingError
 from ganrt_training.checkpoint import load_snapshot, write_whole
+from ganrt_training.loop import to_float
 
 Images = NDArray[np.uint8]  # [N, H, W, C]
 Labels = NDArray[np.int64]  # [N]
@@ -87,7 +88,7 @@ def train_classifier(
             order = torch.randperm(len(images))
             for step in range(per_epoch):
                 chosen = order[step * protocol.batch_size : (step + 1) * protocol.batch_size]
-                batch = _to_float(_augmented(pixels[chosen], protocol))
+                batch = to_float(_augmented(pixels[chosen], protocol))
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = model(batch)
                 loss = F.cross_entropy(logits.float(), targets[chosen], label_smoothing=protocol.label_smoothing)
@@ -105,7 +106,7 @@ def train_classifier(
 def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Labels:
     """The most probable label of each image, computed in float32."""
     batches = torch.split(torch.from_numpy(images), batch_size)
-    predicted: Labels = torch.cat([model(_to_float(batch)).argmax(1) for batch in batches]).numpy()
+    predicted: Labels = torch.cat([model(to_float(batch)).argmax(1) for batch in batches]).numpy()
     return predicted
 
 
@@ -150,11 +151,6 @@ def load_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> nn.M
     except RuntimeError as error:
         raise TrainingError(f"{path}: not the weights it says it holds: {error}", "Remove it.") from None
     return model.eval()
-
-
-def _to_float(images: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _augmented(images: Tensor, protocol: Protocol) -> Tensor:

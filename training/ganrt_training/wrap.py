@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
 
 from ganrt.card import METADATA_KEY, Card
+from ganrt.contract import ALLOWED_OPS
 from ganrt.errors import TrainingError, UsageError
 from ganrt.providers import runtime
 from ganrt_training.assemble import OPSET, CardTexts, append_pixels, check_target, set_inputs, write_generator
@@ -23,6 +24,10 @@ from ganrt_training.parity import Floats, Pixels
 _NEWEST_OPSET = 20
 _PREFIX = "source/"  # keeps the names of the foreign graph apart from those of the contract
 _LABEL_TYPES: dict[int, type[np.signedinteger[Any]]] = {TensorProto.INT64: np.int64, TensorProto.INT32: np.int32}
+
+
+# BatchNormalization and Dropout are folded away.
+_TAKEN_OPS = ALLOWED_OPS | {"BatchNormalization", "Dropout"}
 
 
 def export_onnx(
@@ -112,6 +117,7 @@ def _load(path: Path) -> tuple[bytes, onnx.ModelProto]:
         raise TrainingError(f"{path}: cannot be read as an ONNX model: {error}", "Name an .onnx file.") from error
     if any(entry.key == METADATA_KEY for entry in model.metadata_props):
         raise TrainingError(f"{path}: is a generator of the contract already", "Use it as it is.")
+    _check_operators(path, model)
     target = min(max(opset, OPSET), _NEWEST_OPSET)
     try:
         model = inliner.inline_local_functions(model)
@@ -123,6 +129,19 @@ def _load(path: Path) -> tuple[bytes, onnx.ModelProto]:
             f"Export it anew with an opset of {OPSET} to {_NEWEST_OPSET}.",
         ) from error
     return original, model
+
+
+def _check_operators(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses what the finished file would be refused for, before anything but a parser has seen it."""
+    local = {(function.domain, function.name) for function in model.functions}
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        foreign = node.domain not in ("", "ai.onnx")
+        if (node.domain, node.op_type) not in local and (foreign or node.op_type not in _TAKEN_OPS):
+            called = f"{node.op_type} of {node.domain}" if foreign else node.op_type
+            raise TrainingError(
+                f"{path}: has the operator {called}, which no generator of the contract may have",
+                "Export it without that operator; random numbers are drawn outside of the graph.",
+            )
 
 
 def _inputs(path: Path, model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto | None]:
