@@ -98,7 +98,7 @@ def forecast(
         bytes_on_disk=round(todo * on_disk),
         bytes_free=free,
         inodes_free=inodes_free,
-        seconds=round(todo / rate, 1),
+        seconds=round(todo / rate, 3),
         images_per_second=round(rate, 1),
         device=generator.device,
         workers=job.workers,

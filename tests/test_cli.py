@@ -394,7 +394,7 @@ def test_preview_draws_a_generator_and_a_dataset_alike(run: Run) -> None:
 def test_preview_refuses_what_does_not_apply(run: Run, arguments: str, message: str) -> None:
     well(run("generate", "--n", 10, "--out", "data", "--quiet"))
     ended = run("preview", *arguments.split())
-    assert (ended.code, ended.err.splitlines()[0]) == (2, f"ganrt: {message}")
+    assert ended.code == 2 and f"ganrt: {message}" in ended.err.splitlines()
 
 
 def test_verify_finds_names_and_repairs_damage(run: Run) -> None:

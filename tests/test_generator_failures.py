@@ -86,9 +86,22 @@ def not_a_number(graph: onnx.GraphProto) -> None:
     bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, -1e6, np.float32), "bias"))
 
 
-@pytest.mark.parametrize("change", [constant, not_a_number])
-def test_a_generator_that_makes_one_image_only_is_an_error(load: Load, change: Any) -> None:
-    with pytest.raises(ganrt.InferenceError, match="made 64 times the same image\nIts weights are broken"):
+def one_class_overflows(graph: onnx.GraphProto) -> None:
+    [table] = [t for t in graph.initializer if t.name == "table"]
+    rows = numpy_helper.to_array(table).copy()
+    rows[1] = 3e38
+    table.CopyFrom(numpy_helper.from_array(rows, "table"))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(constant, "a"), (not_a_number, "a"), (one_class_overflows, "b")],
+    ids=["constant", "nan", "one class"],
+)
+def test_a_generator_that_makes_one_image_of_a_class_only_is_an_error(load: Load, change: Any, name: str) -> None:
+    with pytest.raises(
+        ganrt.InferenceError, match=f"made 2[12] times the same image of class '{name}'\nIts weights are"
+    ):
         load(broken(change)).sample(1)
 
 

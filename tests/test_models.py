@@ -280,3 +280,17 @@ def test_a_forecast_refuses_a_folder_that_generate_would_refuse(tiny: ganrt.Gene
         ganrt.forecast(tiny, n=3, out=tmp_path / "out", seed=1)
     with pytest.raises(UsageError, match=r"tiny\.onnx is a file\nName a folder for the dataset"):
         ganrt.forecast(tiny, n=3, out=tmp_path / "models" / "tiny.onnx")
+
+
+def test_a_folder_hides_no_generator_of_its_name(
+    tiny: ganrt.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / "shoes.onnx").write_bytes(tiny_model())
+    monkeypatch.setenv("GANRT_MODELS", str(shelf))
+    monkeypatch.chdir(tmp_path)
+    Path("shoes").mkdir()
+    assert ganrt.preview("shoes", cols=2).shape == ganrt.preview(tiny, cols=2).shape
+    ganrt.generate(tiny, n=4, out="shoes", classes=["a"])
+    assert ganrt.preview("shoes", cols=2).shape[0] < ganrt.preview(tiny, cols=2).shape[0]  # a dataset of one class

@@ -218,6 +218,8 @@ def test_a_plan_comes_back_from_its_json() -> None:
         ("ganrt.json", "ganrt.json_"),
         ("metadata.csv", "metadata.csv_"),
         ("test", "test"),
+        ("__private", "_private"),
+        ("_(x", "_x"),
     ],
 )
 def test_class_names_become_folders(name: str, folder: str) -> None:

@@ -257,3 +257,25 @@ def test_provider_options_that_onnx_runtime_would_ignore(options: dict[str, Any]
 def test_provider_options_do_not_apply_to_the_cpu() -> None:
     with pytest.raises(UsageError, match="provider options do not apply to the device cpu\nLeave them out"):
         create_session(MODEL, "cpu", 1, {"use_tf32": 1})
+
+
+def test_what_preload_prints_is_kept_from_stdout_and_told_as_the_cause(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def preload() -> None:
+        print("Failed to load libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    machine.failure = RuntimeError("nodes are assigned to the default CPU EP")
+    text = refusal("cuda")
+    assert "cannot run this model there: Failed to load libcudnn.so.9" in text
+    assert "pip install 'ganrt[cuda]'" in text
+    assert capsys.readouterr().out == ""
+
+
+def test_a_broken_driver_is_not_blamed_on_cuda_visible_devices(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    machine.gpus(status=803)
+    assert refusal("cuda").startswith("the NVIDIA driver shows no GPU (CUDA error 803)")

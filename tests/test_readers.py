@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "a class named test": ("test", "other"),
     "a class named train": ("other", "train"),
     "names of splits only": ("validation", "test", "train"),
+    "names that HF datasets would pass over": ("__a", "_(b", "c"),
     "names that readers sort in different ways": ("b", "A", "a10", "a2", "_x", "-y", "data", "Ünder"),
 }
 ALL_CASES = pytest.mark.parametrize("case", CASES)
@@ -51,7 +52,8 @@ class Made:
     @property
     def folders(self) -> dict[str, str]:
         """The key of each file → the folder that the design gives its class."""
-        return {key: re.sub(r"[^A-Za-z0-9._ -]+", "_", name or "") for key, name in self.names.items()}
+        plain = {key: re.sub(r"[^A-Za-z0-9._ -]+", "_", name or "") for key, name in self.names.items()}
+        return {key: re.sub(r"^__+", "_", folder) for key, folder in plain.items()}
 
 
 Make = Callable[..., Made]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ganrt.errors import DeviceUnavailable, TrainingError
 from ganrt.providers import parse_device
+from ganrt.shards import require
 from ganrt_training import ema
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot, write_whole
 from ganrt_training.data import ImageData, epoch_order
