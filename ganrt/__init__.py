@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ganrt.card import Card
+    from ganrt.dry_run import Forecast, forecast
     from ganrt.errors import (
         Cancelled,
         ContractError,
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
         UnknownModel,
         UsageError,
     )
-    from ganrt.forecast import Forecast, forecast
     from ganrt.generation import Progress, Report, generate
     from ganrt.generator import Batch, Generator, load
+    from ganrt.grid import preview
     from ganrt.manifest import merge
     from ganrt.models import Model, list_models
-    from ganrt.preview import preview
     from ganrt.verification import Damage, verify
 
 __all__ = [
@@ -86,7 +86,7 @@ _WHERE = {
     "DatasetLocked": "errors",
     "DatasetMismatch": "errors",
     "DeviceUnavailable": "errors",
-    "Forecast": "forecast",
+    "Forecast": "dry_run",
     "GanrtError": "errors",
     "Generator": "generator",
     "InferenceError": "errors",
@@ -100,12 +100,12 @@ _WHERE = {
     "UnknownClass": "errors",
     "UnknownModel": "errors",
     "UsageError": "errors",
-    "forecast": "forecast",
+    "forecast": "dry_run",
     "generate": "generation",
     "list_models": "models",
     "load": "generator",
     "merge": "manifest",
-    "preview": "preview",
+    "preview": "grid",
     "verify": "verification",
 }
 

@@ -17,7 +17,7 @@ from ganrt.errors import Cancelled, GanrtError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from ganrt.card import Card
-    from ganrt.forecast import Forecast
+    from ganrt.dry_run import Forecast
     from ganrt.generation import Report
 
 app = typer.Typer(
@@ -119,7 +119,7 @@ def generate(
 ) -> None:
     """Write a labelled, class-balanced dataset of generated images."""
     from ganrt.console import ProgressBar, stoppable
-    from ganrt.forecast import forecast
+    from ganrt.dry_run import forecast
     from ganrt.generation import Progress
     from ganrt.generation import generate as run
     from ganrt.planning import PlanOptions
@@ -326,7 +326,7 @@ def preview(
     device: Device = "auto",
 ) -> None:
     """Draw a grid of images, a class a row."""
-    from ganrt.preview import preview as draw
+    from ganrt.grid import preview as draw
 
     _log_device(quiet=False)
     grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)

@@ -39,8 +39,8 @@ def slow_model_file(folder: Path) -> Path:
     return model_file(folder, "slow", z_dim=8192, channels=1)
 
 
-def stubborn_model_file(folder: Path, nodes: int = 1200) -> Path:
-    """A generator that needs seconds for a batch of 16,384, all of it inside ONNX Runtime."""
+def stubborn_model_file(folder: Path, nodes: int = 4000) -> Path:
+    """A generator that needs seconds for a batch of 65,536, all of it inside ONNX Runtime."""
     proto: onnx.ModelProto = tiny_proto(name="stubborn")
     at = next(k for k, node in enumerate(proto.graph.node) if node.op_type == "Tanh")
     tanh = proto.graph.node[at]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+
+import ganrt
 
 
 def child(code: str, folder: Path, **environment: str) -> str:
@@ -32,3 +35,11 @@ def test_importing_ganrt_loads_nothing_else(tmp_path: Path) -> None:
         "print(*({'numpy', 'onnxruntime', 'onnx', 'torch', 'PIL', 'isal', 'typer', 'ganrt_training'} & {*sys.modules}))"
     )
     assert child(code, tmp_path) == ""
+
+
+def test_no_module_stands_in_the_way_of_a_public_name() -> None:
+    """A submodule becomes an attribute of the package when it is imported, whoever imports it."""
+    modules = {module.name for module in pkgutil.iter_modules(ganrt.__path__)}
+    assert modules & set(ganrt.__all__) == set()
+    for name in ganrt.__all__:
+        assert callable(getattr(ganrt, name)), name

@@ -142,7 +142,7 @@ def test_a_run_in_the_middle_of_a_long_call_ends_at_once(
     # One call of the network takes longer than two seconds and cannot be left: the second signal does not wait for
     # it, and the first not for long.
     model, out = stubborn_model_file(tmp_path), tmp_path / "out"
-    process = start(command(model, out, 16384, "--layout", "npy", shard_size=16384, batch=16384))
+    process = start(command(model, out, 65536, "--layout", "npy", shard_size=65536, batch=65536))
     wait_for_work(process, out)
     time.sleep(0.2)
     for _ in range(signals):

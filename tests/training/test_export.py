@@ -69,7 +69,19 @@ def test_the_card_holds_the_figures_of_the_proof(exported: Path) -> None:
 def test_the_graph_is_clean(exported: Path) -> None:
     model = model_of(exported)
     operators = Counter(node.op_type for node in model.graph.node)
-    expected = {"Gemm", "Reshape", "Gather", "Mul", "Add", "Relu", "ConvTranspose", "Conv", "Tanh"}
+    expected = {
+        "Gemm",
+        "LeakyRelu",
+        "Concat",
+        "Reshape",
+        "Gather",
+        "Mul",
+        "Add",
+        "Relu",
+        "ConvTranspose",
+        "Conv",
+        "Tanh",
+    }
     assert operators.keys() == expected | {"Clip", "Transpose", "Cast"}
     assert model.graph.node[0].op_type == "Gemm"
     assert model.graph.node[-1].op_type == "Cast"

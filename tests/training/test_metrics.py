@@ -86,7 +86,7 @@ def test_the_benchmark_tells_its_figures_and_how_it_got_them(fashion: Path, caps
     assert first["classification_accuracy_score"]["trained_on"] == 200
     assert first["classifier"]["epochs"] == 1
     assert first["psi"] is None
-    assert "--seed 0 --limit 200" in first["command"]
+    assert "--seed 0 --threads 1 --limit 200" in first["command"]
     assert fashion_quality.main(arguments.split()) == 0
     printed = capsys.readouterr()
     assert "real images: taken from" in printed.err
