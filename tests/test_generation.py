@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 import ganrt
 from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, InferenceError, UsageError
+from ganrt.latents import latents
 from tests.datasets import (
     DIVISIBLE,
     LAYOUTS,
@@ -455,27 +457,41 @@ def test_progress_of_a_share_counts_its_own_images(layout: str, model: Path, tmp
     assert (report.images, report.total, report.complete) == (360, 1000, False)  # two whole shards and the short one
 
 
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes each batch take some time, so that a run on any machine is still at work when it is told to stop."""
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.02)
+        return latents(*arguments, **options)
+
+    monkeypatch.setattr("ganrt.generator.latents", slow)
+
+
 @every_layout
-def test_a_cancelled_run_keeps_what_is_finished_and_the_same_call_goes_on(layout: str, tmp_path: Path) -> None:
+def test_a_cancelled_run_keeps_what_is_finished_and_the_same_call_goes_on(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, model = tmp_path / "out", model_file(tmp_path)
+    slowly(monkeypatch)
     for _ in range(2):
         with pytest.raises(Cancelled) as error:
-            make(model, out, 12_000, layout=layout, **stopping_after(500))
+            make(model, out, 3_000, layout=layout, **stopping_after(500))
         [note] = error.value.__notes__
-        assert "of 12,000 images are finished and kept; the same command goes on from there" in note
+        assert "of 3,000 images are finished and kept; the same command goes on from there" in note
         assert not (out / "README.md").exists() and manifest(out)["complete"] is False
         parts = [path.name for path in files(out) if path.name.endswith(".part")]
         assert parts == (["images.npy.part"] if layout == "npy" else [])
-    report = make(model, out, 12_000, layout=layout)
-    assert report.already > 0 and report.images + report.already == 12_000
-    make(model, tmp_path / "once", 12_000, layout=layout)
+    report = make(model, out, 3_000, layout=layout)
+    assert report.already > 0 and report.images + report.already == 3_000
+    make(model, tmp_path / "once", 3_000, layout=layout)
     assert differences(out, tmp_path / "once") == []
     assert ganrt.verify(out) == []
 
 
-def test_no_thread_outlives_a_run(model: Path, tmp_path: Path) -> None:
+def test_no_thread_outlives_a_run(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
     with pytest.raises(Cancelled):
+        slowly(monkeypatch)
         make(model, tmp_path / "out", 50_000, workers=4, **stopping_after(100))
     assert threading.active_count() == before
 

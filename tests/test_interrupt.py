@@ -157,6 +157,7 @@ def test_a_run_in_the_middle_of_a_long_call_ends_at_once(
 
 EARLY = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 class Finder:
     def find_spec(self, name, *_):
         if name == "ganrt.generation":
