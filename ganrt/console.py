@@ -26,14 +26,14 @@ class ProgressBar:
         self._next = time.monotonic() + (0 if self._live else _QUIET_INTERVAL)
         self._shown = False
 
-    def show(self, done: int, total: int, rate: float, unit: str = "images") -> None:
+    def show(self, done: int, total: int, rate: float) -> None:
         """Shows the state, not more often than is useful."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + (0.1 if self._live else _QUIET_INTERVAL)
         left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
-        text = f"{done:,}/{total:,} {unit}  {rate:,.0f}/s{left}"
+        text = f"{done:,}/{total:,} images  {rate:,.0f}/s{left}"
         if self._live:
             filled = _BAR * done // max(1, total)
             self._stream.write(f"\r[{'#' * filled}{'.' * (_BAR - filled)}] {text}\x1b[K")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from ganrt.errors import StorageFull, UsageError
+from ganrt.errors import StorageFull
 from ganrt.files import storage_error
 from ganrt.generation import make_shard, prepare, samples_of
 from ganrt.generator import Generator
@@ -69,8 +69,6 @@ def forecast(
     """
     job = prepare(model, n, out, workers, device, shard, overwrite, options)
     try:
-        if job.root.exists() and not job.root.is_dir():
-            raise UsageError(f"{job.root} is a file", "Name a folder for the dataset.")
         part = check_root(job.root, job.plan, job.n, overwrite) if job.root.exists() else None
         if overwrite:
             part = None  # it will be removed

@@ -11,6 +11,8 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
+from ganrt.shards import CHANNELS
+
 Pixels = NDArray[np.uint8]
 Encoder = Callable[[Pixels], Iterator[bytes]]
 
@@ -45,7 +47,7 @@ def resize(images: Pixels, size: tuple[int, int], resample: str) -> Pixels:
 
 def to_mode(images: Pixels, mode: str) -> Pixels:
     """uint8 [N, H, W, C] → C = 1 for ``l``, 3 for ``rgb``. Grey is ITU-R 601 luma, rounded as Pillow does."""
-    channels = {"l": 1, "rgb": 3}[mode]
+    channels = CHANNELS[mode]
     if images.shape[3] == channels:
         return images
     if channels == 3:

@@ -19,7 +19,7 @@ from ganrt.errors import InferenceError, ModelError, UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
 from ganrt.models import find_model
 from ganrt.providers import BoundRuns, cpu_count, create_session, device_of_session, load_error
-from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
+from ganrt.shards import CHANNELS, DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
 
 MAX_THREADS = 1024
 
@@ -225,11 +225,11 @@ class Generator:
 
         Raises UsageError, UnknownClass, InferenceError.
         """
-        batches = self.stream(n, seed, start, classes, psi, size, latent_std=latent_std, resample=resample, mode=mode)
+        n, start = check_run(n, start)
         samples = check_samples(self._card, seed, classes, psi, size, latent_std, resample, mode)
         width, height = samples.size or (self._card.width, self._card.height)
-        images = np.empty((n, height, width, {"l": 1, "rgb": 3}[samples.mode]), np.uint8)
-        for batch in batches:
+        images = np.empty((n, height, width, CHANNELS[samples.mode]), np.uint8)
+        for batch in self.batches(samples, start, start + n, self._batch):
             images[batch.indices - start] = batch.images
         return images
 
@@ -250,8 +250,7 @@ class Generator:
 
         Arguments are checked at once, not at the first batch.
         """
-        n, start = require("n", n, 0, MAX_INDEX), require("start", start, 0, MAX_INDEX)
-        require("start + n", start + n, 0, MAX_INDEX)
+        n, start = check_run(n, start)
         samples = check_samples(self._card, seed, classes, psi, size, latent_std, resample, mode)
         return self.batches(samples, start, start + n, self._batch)
 
@@ -321,6 +320,13 @@ class Generator:
                 )
 
 
+def check_run(n: int, start: int) -> tuple[int, int]:
+    """A run of indices, start … start+n-1, as (n, start). Raises UsageError."""
+    n, start = require("n", n, 0, MAX_INDEX), require("start", start, 0, MAX_INDEX)
+    require("start + n", start + n, 0, MAX_INDEX)
+    return n, start
+
+
 def check_samples(
     card: Card,
     seed: int = 0,
@@ -339,7 +345,7 @@ def check_samples(
         raise UsageError("resample does not apply without a size", "Give a size too, or leave it out.")
     if resample is not None and resample not in RESAMPLE:
         raise UsageError(f"resample {resample!r}", f"Expected {', '.join(RESAMPLE)}.")
-    if mode is not None and mode not in ("l", "rgb"):
+    if mode is not None and mode not in CHANNELS:
         raise UsageError(f"mode {mode!r}", "Expected l (grey) or rgb.")
     return Samples(
         seed=seed,

@@ -12,7 +12,7 @@ from ganrt.card import Card
 from ganrt.encode import Pixels, encode_image
 from ganrt.errors import DatasetDamaged, DatasetError, UnknownModel, UsageError
 from ganrt.files import storage_error, write_synced
-from ganrt.generator import Generator, check_samples, choose_classes, load
+from ganrt.generator import Generator, choose_classes, load
 from ganrt.layouts import layout_of
 from ganrt.ledger import Part, open_parts, read_parts
 from ganrt.models import find_model, is_path
@@ -79,7 +79,6 @@ def _of_generator(
     generator: Generator, rows: int | None, cols: int, classes: Sequence[str | int] | None, seed: int
 ) -> list[list[Pixels]]:
     cycle = choose_classes(generator.card, classes)
-    check_samples(generator.card, seed)
     if not cycle:
         images = generator.sample((rows or _COLS) * cols, seed)
         return [list(images[first : first + cols]) for first in range(0, len(images), cols)]
@@ -100,7 +99,7 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
         plan = part.plan
         mine = [found.setdefault(plan.class_names[y], []) for y in plan.classes] or [found.setdefault("", [])]
         for shard in plan.shards(part.n):
-            if part.finished.get(shard.number, (0, ""))[0] != len(shard):
+            if not part.has(shard):
                 continue
             for index in range(shard.start, shard.stop):
                 y = plan.label(index)

@@ -48,9 +48,11 @@ class Part:
 
     def missing(self) -> Iterator[Shard]:
         """The shards that no ledger says are finished."""
-        for shard in self.plan.shards(self.n):
-            if self.finished.get(shard.number, (0, ""))[0] != len(shard):
-                yield shard
+        return (shard for shard in self.plan.shards(self.n) if not self.has(shard))
+
+    def has(self, shard: Shard) -> bool:
+        """Whether a ledger says that a shard is finished, at its full length."""
+        return self.finished.get(shard.number, (0, ""))[0] == len(shard)
 
     def records(self) -> Iterator[tuple[Shard, Record]]:
         """Each finished shard within n with its last record, the one recorded last at the end."""
@@ -142,9 +144,8 @@ class Ledger:
         Raises DatasetMismatch when the root holds something else, DatasetLocked when another run writes this
         part's share, DatasetDamaged, OSError.
         """
-        if root.exists() and not root.is_dir():
-            raise UsageError(f"{root} is a file", "Name a folder for the dataset.")
-        root.mkdir(parents=True, exist_ok=True)
+        if not root.exists():
+            root.mkdir(parents=True, exist_ok=True)
         check_root(root, plan, n, overwrite)
         if overwrite:
             remove_part(root, plan.part)
@@ -273,6 +274,8 @@ def try_lock(file: FileIO | IO[bytes]) -> bool:
 
 def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part | None:
     """The part's state. Raises DatasetMismatch unless this plan may be written here, or in its part's place."""
+    if not root.is_dir():
+        raise UsageError(f"{root} is a file", "Name a folder for the dataset.")
     parts = read_parts(root)
     mine = parts.get(plan.part)
     if not parts:
@@ -358,16 +361,21 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     offset = 0
     with open(path, "rb") as file:
         for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    entry = json.loads(line)
-                except (ValueError, RecursionError):
-                    entry = None
-                if isinstance(entry, dict):
-                    yield offset, entry
-                elif offset == 0:
-                    raise _no_ledger(path)
+            entry = _parsed(line)
+            if entry is not None:
+                yield offset, entry
+            elif offset == 0 and line.endswith(b"\n"):
+                raise _no_ledger(path)
             offset += len(line)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A whole line's object; None for one that is torn or foreign."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def torn_lines(path: Path) -> list[int]:
@@ -375,13 +383,8 @@ def torn_lines(path: Path) -> list[int]:
     torn = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-            except (ValueError, RecursionError):
-                entry = None
-            if not isinstance(entry, dict) or not (
-                number == 1 or _record(entry) or _made_with(entry) or _images(entry) is not None
-            ):
+            entry = _parsed(line)
+            if entry is None or not (number == 1 or _record(entry) or _made_with(entry) or _images(entry) is not None):
                 torn.append(number)
     return torn
 

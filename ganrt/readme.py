@@ -25,7 +25,7 @@ def readme(parts: list[tuple[Plan, int]]) -> bytes:
     ]
     for plan, n in parts:
         lines += _part(plan, n)
-    lines += _reading(first, len(parts))
+    lines += _reading(first)
     lines += [
         "## Files",
         "",
@@ -104,7 +104,7 @@ def _command(plan: Plan, n: int) -> str:
     return " ".join(words)
 
 
-def _reading(plan: Plan, parts: int) -> list[str]:
+def _reading(plan: Plan) -> list[str]:
     lines = ["## Reading it", "", "```python"]
     stem = f"{plan.part}-" if plan.part else ""
     if plan.layout == "folder":
@@ -138,6 +138,4 @@ def _quoted(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text of a foreign card as Markdown that shows it and does nothing else."""
-    return "".join(
-        f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|~&$" and c not in "-.()+" else c for c in " ".join(text.split())
-    )
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#!|~&$" else c for c in " ".join(text.split()))

@@ -15,6 +15,7 @@ from ganrt.latents import MAX_INDEX, MAX_SEED
 
 PART_NAME = re.compile(r"(?![0-9]+-of-[0-9]+$)[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # K-of-M names a machine's ledger
 DEFAULT_BATCH = 64
+CHANNELS = {"l": 1, "rgb": 3}  # mode → channels
 MAX_BATCH = 1 << 16
 MAX_SIZE = 1 << 14
 
@@ -97,7 +98,7 @@ class Plan:
     def pixels(self) -> tuple[int, int, int]:
         """Height, width and channels of the images written."""
         width, height = self.size or (self.width, self.height)
-        return height, width, {"l": 1, "rgb": 3}[self.mode]
+        return height, width, CHANNELS[self.mode]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -117,7 +118,7 @@ class Plan:
             raise TypeError("texts expected")
         for y in plan.classes:
             require("class", y, 0, len(plan.class_names) - 1)
-        if plan.mode not in ("l", "rgb") or plan.format not in (None, "png", "jpeg", "webp"):
+        if plan.mode not in CHANNELS or plan.format not in (None, "png", "jpeg", "webp"):
             raise ValueError("unknown mode or format")
         if plan.format is None and plan.layout != "npy":
             raise ValueError("no format")

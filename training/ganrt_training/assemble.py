@@ -18,7 +18,7 @@ from ganrt import card as cards
 from ganrt.card import Card
 from ganrt.contract import check_model
 from ganrt.errors import ContractError, StorageError, TrainingError, UsageError
-from ganrt_training.checkpoint import write_whole
+from ganrt.files import write_synced
 from ganrt_training.parity import Source, prove
 
 OPSET = 18
@@ -118,7 +118,7 @@ def write_generator(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise TrainingError(f"{where} is no valid ONNX model: {error}") from error
     try:
-        write_whole(out, data)
+        write_synced(out, data)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}", "Name a folder that is there.") from error
     return written

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
+from ganrt.files import write_synced
 from ganrt_training.gans import recipe_from_settings
 from ganrt_training.recipe import Recipe
 
@@ -37,30 +36,10 @@ class Trained:
     digest: str
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    with _whole(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
     """Weights as safetensors, with ``about`` in its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_whole(path, safetensors.torch.save(tensors, metadata=about))
+    write_synced(path, safetensors.torch.save(tensors, metadata=about))
 
 
 def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -153,8 +132,9 @@ def _differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """State of tensors, numbers, strings, lists and dicts."""
-    with _whole(path) as file:
-        torch.save(state, file)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_synced(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

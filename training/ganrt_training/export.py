@@ -19,6 +19,7 @@ from ganrt.errors import TrainingError
 from ganrt_training.assemble import OPSET, CardTexts, append_pixels, check_target, set_inputs, write_generator
 from ganrt_training.checkpoint import Trained, find_snapshot, load_generator
 from ganrt_training.fold import fold_norms
+from ganrt_training.loop import to_pixels
 from ganrt_training.parity import Floats, Pixels, Source
 
 
@@ -73,8 +74,7 @@ def torch_source(trained: Trained) -> Source:
     @torch.no_grad()
     def source(z: Floats, y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
         x = trained.generator(torch.from_numpy(z), torch.from_numpy(y))
-        pixels = (x * 127.5 + 128).clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
-        return x.numpy(), pixels.numpy()
+        return x.numpy(), to_pixels(x)
 
     return source
 

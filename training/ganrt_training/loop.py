@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ganrt.errors import DeviceUnavailable, TrainingError
+from ganrt.files import write_synced
 from ganrt.providers import parse_device
 from ganrt.shards import require
 from ganrt_training import ema
-from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot, write_whole
+from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
 from ganrt_training.data import ImageData, epoch_order
 from ganrt_training.recipe import Recipe
 from ganrt_training.step import Players, adversarial_step
@@ -90,9 +92,8 @@ def train(
             order = epoch_order(len(data), epoch, seed)
         at = step % per_epoch * batch
         # By label, for discriminators that compare neighbours of one class.
-        chosen = torch.from_numpy(
-            order[at : at + batch][np.argsort(data.labels[order[at : at + batch]], kind="stable")]
-        )
+        shown = order[at : at + batch]
+        chosen = torch.from_numpy(shown[np.argsort(data.labels[shown], kind="stable")])
         _set_rates(recipe, players, step / total_steps)
         figures = adversarial_step(
             recipe,
@@ -138,6 +139,13 @@ def train(
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """float [N, C, H, W] in [-1, 1] → finished pixels uint8 [N, H, W, C], as the contract makes them."""
+    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    finished: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).numpy()
+    return finished
 
 
 def _check_fit(recipe: Recipe, data: ImageData) -> None:
@@ -187,7 +195,7 @@ def _claim(run_dir: Path, about: dict[str, Any]) -> None:
     text = json.dumps(about, indent=1) + "\n"
     if not path.is_file():
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_synced(path, text.encode())
     elif (there := path.read_text(encoding="utf-8")) != text:
         try:
             old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
@@ -225,7 +233,7 @@ def _cut_stats(path: Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if len(kept) != len(lines):
-        write_whole(path, "".join(kept).encode())
+        write_synced(path, "".join(kept).encode())
 
 
 def _snapshot(run_dir: Path, recipe: Recipe, averaged: torch.nn.Module, about: dict[str, Any], kimg: float) -> None:
@@ -241,7 +249,7 @@ def _snapshot(run_dir: Path, recipe: Recipe, averaged: torch.nn.Module, about: d
     y = torch.arange(classes).repeat_interleave(10)
     with torch.no_grad():
         images = model(z.to(device), y.to(device)).float().cpu()
-    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = to_pixels(images)
     rows = [np.concatenate(list(row), axis=1) for row in pixels.reshape(-1, 10, *pixels.shape[1:])]
     grid = np.concatenate(rows, axis=0)
     Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(run_dir / f"samples-{name}.png")

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ganrt.errors import TrainingError
-from ganrt_training.checkpoint import load_snapshot, write_whole
+from ganrt.files import write_synced
+from ganrt_training.checkpoint import load_snapshot
 from ganrt_training.loop import to_float
 
 Images = NDArray[np.uint8]  # [N, H, W, C]
@@ -136,7 +137,7 @@ def describe(model: nn.Module, protocol: Protocol) -> dict[str, Any]:
 def save_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Weights as safetensors; ``about`` says all that decided them, so that they are not taken for others."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_whole(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
+    write_synced(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about, sort_keys=True)}))
 
 
 def load_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> nn.Module | None:
