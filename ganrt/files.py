@@ -58,13 +58,11 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    try:
         os.replace(part, path)
-    except FileNotFoundError:
-        if not path.exists():  # else another machine wrote the same file at the same time
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        # Another machine may have written the same file at the same time, and renamed the part.
+        if not (isinstance(error, FileNotFoundError) and path.exists()):
             raise
     sync_folder(path.parent)
 
