@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,19 +18,20 @@ from ganrt import __version__
 from ganrt.contract import read_model
 from ganrt.errors import GanrtError, UsageError
 from ganrt.files import storage_error
-from ganrt.generator import Batch, Generator, Samples, load_checked
+from ganrt.generator import Generator, Samples, load_checked
 from ganrt.latents import MAX_INDEX
-from ganrt.layouts import Layout, layout_of
+from ganrt.layouts import Layout, ShardWriter, layout_of
 from ganrt.ledger import Ledger, Machine, Part
 from ganrt.manifest import complete
 from ganrt.models import find_model
 from ganrt.planning import PlanOptions, make_plan, parse_shard
 from ganrt.providers import cpu_count, installed_runtimes, parse_device
 from ganrt.shards import Plan, Record, Shard, require
-from ganrt.workers import Stopped, in_threads
+from ganrt.workers import InOrder, Stopped, in_threads
 
 MAX_WORKERS = 1024
 RECHECKED = 4  # shards whose digests are compared on resume
+WORKERS_A_SHARD = 8
 
 
 @dataclass(frozen=True)
@@ -141,15 +142,21 @@ def make_shard(
     layout: Layout,
     root: Path,
     shard: Shard,
-    watch: Callable[[Iterator[Batch]], Iterable[Batch]] = iter,
     only: Collection[str] | None = None,
 ) -> Record:
-    """Makes one shard: draws its samples, writes its files, says what it wrote. Every engine calls this function.
+    """Makes one shard, batch by batch: draws its samples, writes its files, says what it wrote.
 
-    ``watch`` passes the batches on; it may count them, or raise to abort the shard. With ``only`` no loose
-    files but those are written.
+    With ``only`` no loose files but those are written. :func:`generate` does the same with several threads
+    on one shard.
     """
-    return layout.write(root, shard, watch(generator.batches(samples, shard.start, shard.stop, batch)), only)
+    writer = layout.begin(root, shard, only)
+    try:
+        for made in generator.batches(samples, shard.start, shard.stop, batch):
+            writer.append(writer.stage(made))
+        return writer.close()
+    except BaseException:
+        writer.abort()
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +246,15 @@ def _trusted(job: Job, part: Part) -> dict[int, int]:
     return trusted
 
 
+class _OpenShard:
+    """A shard in work: any thread makes any of its batches; they are written in their order."""
+
+    def __init__(self, shard: Shard, writer: ShardWriter, batch: int, ahead: int, stop: threading.Event) -> None:
+        self.shard, self.writer = shard, writer
+        self.batches = range(shard.start // batch, -(-shard.stop // batch))
+        self.order = InOrder(writer.append, self.batches.start, len(self.batches), ahead, stop)
+
+
 class _Run:
     """The state of one call of generate: who makes shards, and how many images are made."""
 
@@ -249,26 +265,21 @@ class _Run:
         self.made = self.committed = self.bytes = 0
         self.seconds = 0.0
         self.device: str | None = None
+        self._layout, self._samples = layout_of(job.plan), samples_of(job.plan)
+        self._open: set[_OpenShard] = set()
         self._guard = threading.Lock()
         self._stop = threading.Event()
 
     def make(self, progress: Callable[[Progress], None] | None, cancel: threading.Event | None) -> None:
         """Makes and records the shards that are not trusted. An error carries a note of what is kept."""
-        job, layout, samples = self._job, layout_of(self._job.plan), samples_of(self._job.plan)
-        generator = job.load()
-        self.device = generator.device
-        self._ledger.note(made_with(generator.device))
+        job = self._job
+        self._generator = job.load()
+        self.device = self._generator.device
+        self._ledger.note(made_with(self.device))
         gone = {number for number in self._ledger.part.finished if number % job.machine[1] == job.machine[0]}
         complete(job.root, job.plan.part, gone - self._trusted.keys())  # the manifest says: not complete
-        layout.prepare(job.root)
+        self._layout.prepare(job.root)
         began = time.perf_counter()
-
-        def work(shard: Shard) -> None:
-            record = make_shard(generator, samples, job.plan.batch, layout, job.root, shard, self._watch)
-            self._ledger.append(record)
-            with self._guard:
-                self.committed += len(shard)
-                self.bytes += sum(record.sizes)
 
         def tick() -> None:
             self.seconds = time.perf_counter() - began
@@ -276,8 +287,7 @@ class _Run:
                 progress(Progress(self.found + self.made, self.own, self.made, self.seconds))
 
         try:
-            todo = (s for s in job.plan.shards(job.n, job.machine) if s.number not in self._trusted)
-            in_threads(work, todo, job.workers, self._stop, cancel, tick)
+            in_threads(self._work, self._tasks(), job.workers, self._stop, cancel, tick)
             tick()
         except (GanrtError, OSError) as error:
             raised = storage_error(error) if isinstance(error, OSError) else error
@@ -286,14 +296,51 @@ class _Run:
                 "the same command goes on from there."
             )
             raise raised from (error if raised is not error else None)
+        finally:
+            for shard in self._open:
+                shard.writer.abort()
 
-    def _watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            if self._stop.is_set():
-                raise Stopped
-            yield batch
+    def _tasks(self) -> Iterator[tuple[_OpenShard, int]]:
+        """Every batch that is to be made, with its shard. Called under a lock.
+
+        The workers share the shards in work, so that none is idle at the end; a few are in work at a time, since
+        writing in order takes one thread a shard.
+        """
+        job, lanes = self._job, deque[Iterator[tuple[_OpenShard, int]]]()
+        shards = (s for s in job.plan.shards(job.n, job.machine) if s.number not in self._trusted)
+        while True:
+            while len(lanes) <= job.workers // WORKERS_A_SHARD and (shard := next(shards, None)):
+                lanes.append(self._tasks_of(shard))
+            if not lanes:
+                return
+            lane = lanes.popleft()
+            if task := next(lane, None):
+                yield task
+                lanes.append(lane)
+
+    def _tasks_of(self, shard: Shard) -> Iterator[tuple[_OpenShard, int]]:
+        job = self._job
+        writer = self._layout.begin(job.root, shard)
+        opened = _OpenShard(shard, writer, job.plan.batch, job.workers, self._stop)
+        with self._guard:
+            self._open.add(opened)
+        yield from ((opened, number) for number in opened.batches)
+
+    def _work(self, task: tuple[_OpenShard, int]) -> None:
+        (opened, number), shard = task, task[0].shard
+        batch = self._generator.batch_of(self._samples, number, self._job.plan.batch, shard.start, shard.stop)
+        if self._stop.is_set():
+            raise Stopped
+        is_last = opened.order.give(number, opened.writer.stage(batch))
+        with self._guard:
+            self.made += len(batch.images)
+        if is_last:
+            record = opened.writer.close()
+            self._ledger.append(record)
             with self._guard:
-                self.made += len(batch.images)
+                self._open.remove(opened)
+                self.committed += len(shard)
+                self.bytes += sum(record.sizes)
 
 
 def made_with(device: str) -> dict[str, str]:

@@ -255,30 +255,34 @@ class Generator:
         return self.batches(samples, start, start + n, self._batch)
 
     def batches(self, samples: Samples, start: int, stop: int, batch: int) -> Iterator[Batch]:
-        """The samples start … stop-1, a batch at a time.
+        """The samples start … stop-1, a batch at a time: :meth:`batch_of` for each batch that they touch."""
+        for number in range(start // batch, -(-stop // batch)):
+            yield self.batch_of(samples, number, batch, start, stop)
+
+    def batch_of(self, samples: Samples, number: int, batch: int, start: int, stop: int) -> Batch:
+        """Those of the samples start … stop-1 that lie in one batch, at least one.
 
         Batch k holds the indices k·batch … (k+1)·batch-1 whatever the run asked for; at its edges the network
         is given the whole batch and the result is cut, so that a sample's neighbours never change.
         """
-        card = self._card
-        for first in range(start - start % batch, stop, batch):
-            z = latents(
-                samples.seed, first, batch, card.z_dim, distribution=card.z_distribution, std=samples.latent_std
-            )
-            feeds: dict[str, NDArray[Any]] = {"z": z}
-            if samples.classes:
-                feeds["y"] = labels(samples.classes, first, batch)
-            images = self._run(feeds, samples.psi)
-            self._check_varied(images, samples, first)
-            kept = slice(max(start, first) - first, min(stop, first + batch) - first)
-            images = to_mode(images[kept], samples.mode)
-            if samples.size:
-                images = resize(images, samples.size, samples.resample)
-            yield Batch(
-                np.ascontiguousarray(images),
-                feeds["y"][kept] if samples.classes else None,
-                np.arange(first + kept.start, first + kept.stop, dtype=np.int64),
-            )
+        first = number * batch
+        z = latents(
+            samples.seed, first, batch, self._card.z_dim, distribution=self._card.z_distribution, std=samples.latent_std
+        )
+        feeds: dict[str, NDArray[Any]] = {"z": z}
+        if samples.classes:
+            feeds["y"] = labels(samples.classes, first, batch)
+        images = self._run(feeds, samples.psi)
+        self._check_varied(images, samples, first)
+        kept = slice(max(start, first) - first, min(stop, first + batch) - first)
+        images = to_mode(images[kept], samples.mode)
+        if samples.size:
+            images = resize(images, samples.size, samples.resample)
+        return Batch(
+            np.ascontiguousarray(images),
+            feeds["y"][kept] if samples.classes else None,
+            np.arange(first + kept.start, first + kept.stop, dtype=np.int64),
+        )
 
     def _run(self, feeds: dict[str, NDArray[Any]], psi: float | None) -> Pixels:
         count = len(feeds["z"])

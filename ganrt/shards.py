@@ -7,11 +7,14 @@ import json
 import operator
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, SupportsIndex
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
+
+if TYPE_CHECKING:
+    from ganrt.encode import Pixels
 
 PART_NAME = re.compile(r"(?![0-9]+-of-[0-9]+$)[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # K-of-M names a machine's ledger
 DEFAULT_BATCH = 64
@@ -45,6 +48,16 @@ class Record:
     sizes: tuple[int, ...]
     digests: tuple[str, ...]
     pixels: str
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch on its way to the disk: its pixels, its bytes for a container, its loose files' sizes and digests."""
+
+    images: Pixels
+    data: bytes = b""
+    sizes: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""Threads that take items from one list until it is empty, one fails, or they are told to stop."""
+"""Threads that take items from one list, until it is empty or they are told to stop, and their results in order."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ganrt.errors import Cancelled
 
@@ -64,3 +64,40 @@ def in_threads(
         raise errors[0]
     if cancel is not None and cancel.is_set():
         raise Cancelled("stopped before the end")
+
+
+class InOrder(Generic[T]):
+    """Passes on what several threads give, in any order, one after the other in its own.
+
+    There is no thread for it: whoever gives the item that is next passes it on, and those after it that are
+    there already. Who is too far ahead waits, so that no more than ``limit`` items do, or until ``stop`` is set.
+    """
+
+    def __init__(self, pass_on: Callable[[T], None], first: int, count: int, limit: int, stop: threading.Event) -> None:
+        self._pass_on, self._limit, self._stop = pass_on, limit, stop
+        self._next, self._end = first, first + count
+        self._waiting: dict[int, T] = {}
+        self._busy = False
+        self._changed = threading.Condition()
+
+    def give(self, number: int, item: T) -> bool:
+        """Takes item ``number``. True when this call has passed on the last of all."""
+        with self._changed:
+            self._waiting[number] = item
+            while self._busy or self._next not in self._waiting:
+                if len(self._waiting) <= self._limit or self._stop.is_set():
+                    return False
+                self._changed.wait(_TICK)
+            self._busy = True
+        while True:
+            with self._changed:
+                if self._next not in self._waiting:
+                    self._busy = False
+                    self._changed.notify_all()
+                    return False
+                item = self._waiting.pop(self._next)
+                self._changed.notify_all()
+            self._pass_on(item)
+            self._next += 1
+            if self._next == self._end:
+                return True

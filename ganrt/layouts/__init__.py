@@ -9,11 +9,27 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ganrt.layouts.folder import Folder
 from ganrt.layouts.npy import Npy
 from ganrt.layouts.webdataset import WebDataset
-from ganrt.shards import Plan, Record, Shard
+from ganrt.shards import Plan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
     from ganrt.generator import Batch
+
+
+class ShardWriter(Protocol):
+    """One shard on its way to the disk. It ends with ``close`` or with ``abort``."""
+
+    def stage(self, batch: Batch) -> Staged:
+        """All that needs no order: encoding, loose files. Several threads may do so at a time."""
+
+    def append(self, staged: Staged) -> None:
+        """Takes the next batch; called in the order of the indices, by one thread at a time."""
+
+    def close(self) -> Record:
+        """Gives a container its final name, now that every batch is in, and says what was written."""
+
+    def abort(self) -> None:
+        """Removes what is not whole."""
 
 
 class Layout(Protocol):
@@ -27,8 +43,8 @@ class Layout(Protocol):
     def prepare(self, root: Path) -> None:
         """Makes the root ready for shards to be written; called once a run, before any."""
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
-        """Writes a shard's files, each under its final name only when it is whole.
+    def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> ShardWriter:
+        """Starts a shard, whose files get their final names only when they are whole.
 
         With ``only`` loose files of other names are not written, but recorded all the same.
         """

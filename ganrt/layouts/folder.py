@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ganrt.encode import FORMATS, Pixels, decode, encoder
+from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
 from ganrt.files import digest, file_digest, write_loose
-from ganrt.shards import Plan, Record, Shard, class_folders
+from ganrt.shards import Plan, Record, Shard, Staged, class_folders
 
 if TYPE_CHECKING:
     from ganrt.generator import Batch
@@ -35,22 +35,12 @@ class Folder:
     def prepare(self, root: Path) -> None:
         pass
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
-        base, names = f"{os.fspath(root)}/", iter(self.names(shard))
+    def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Files:
         for index in range(shard.start, min(shard.stop, shard.start + len(self._plan.classes))):
             label = self._plan.label(index)
             if label is not None:  # here, so that no class gets a folder and no image
                 (root / self._prefixes[label]).mkdir(exist_ok=True)
-        sizes, digests, pixels = [], [], hashlib.blake2b(digest_size=16)
-        for batch in batches:
-            pixels.update(batch.images.data)
-            for data in self._encode(batch.images):
-                name = next(names)
-                if only is None or name in only:
-                    write_loose(base + name, data)
-                sizes.append(len(data))
-                digests.append(digest(data))
-        return Record(shard.number, len(shard), tuple(sizes), tuple(digests), pixels.hexdigest())
+        return _Files(f"{os.fspath(root)}/", shard, self.names(shard), self._encode, only)
 
     def finish(self, root: Path, n: int) -> None:
         pass
@@ -77,6 +67,41 @@ class Folder:
 
     def pattern(self) -> str:
         return f"*/*{self._end}" if self._plan.classes else f"*{self._end}"
+
+
+class _Files:
+    """The loose files of a shard."""
+
+    def __init__(
+        self, base: str, shard: Shard, names: list[str], encode: Encoder, only: Collection[str] | None
+    ) -> None:
+        self._base, self._shard, self._names, self._encode, self._only = base, shard, names, encode, only
+        self._sizes: list[int] = []
+        self._digests: list[str] = []
+        self._pixels = hashlib.blake2b(digest_size=16)
+
+    def stage(self, batch: Batch) -> Staged:
+        staged = Staged(batch.images)
+        first = int(batch.indices[0]) - self._shard.start
+        names = self._names[first : first + len(batch.images)]
+        for name, data in zip(names, self._encode(batch.images), strict=True):
+            if self._only is None or name in self._only:
+                write_loose(self._base + name, data)
+            staged.sizes.append(len(data))
+            staged.digests.append(digest(data))
+        return staged
+
+    def append(self, staged: Staged) -> None:
+        self._pixels.update(staged.images.data)
+        self._sizes += staged.sizes
+        self._digests += staged.digests
+
+    def close(self) -> Record:
+        shard = self._shard
+        return Record(shard.number, len(shard), tuple(self._sizes), tuple(self._digests), self._pixels.hexdigest())
+
+    def abort(self) -> None:
+        pass
 
 
 def files_are_there(root: Path, names: list[str], record: Record) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ganrt.files import PART, file_digest, holds, write_synced
 from ganrt.latents import labels
-from ganrt.shards import Plan, Record, Shard
+from ganrt.shards import Plan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
@@ -47,17 +47,8 @@ class Npy:
         with open(part, "ab"):
             pass
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
-        pixels = hashlib.blake2b(digest_size=16)
-        with open(root / (self._images + PART), "r+b") as file:
-            file.seek(self._offset(shard))
-            for batch in batches:
-                file.write(batch.images.data)
-                pixels.update(batch.images.data)
-            file.flush()
-            os.fsync(file.fileno())
-        checked = pixels.hexdigest()
-        return Record(shard.number, len(shard), (len(shard) * self._image_bytes,), (checked,), checked)
+    def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Rows:
+        return _Rows(root / (self._images + PART), self._offset(shard), shard)
 
     def finish(self, root: Path, n: int) -> None:
         final, part = root / self._images, root / (self._images + PART)
@@ -125,6 +116,35 @@ class Npy:
 
     def _offset(self, shard: Shard) -> int:
         return _HEADER + (shard.start - self._plan.start) * self._image_bytes
+
+
+class _Rows:
+    """The rows of a shard, in a file that is there already."""
+
+    def __init__(self, path: Path, offset: int, shard: Shard) -> None:
+        self._shard, self._size = shard, 0
+        self._pixels = hashlib.blake2b(digest_size=16)
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        self._file.seek(offset)
+
+    def stage(self, batch: Batch) -> Staged:
+        return Staged(batch.images)
+
+    def append(self, staged: Staged) -> None:
+        left = staged.images.reshape(-1).data
+        self._size += len(left)
+        self._pixels.update(left)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def close(self) -> Record:
+        with self._file:
+            os.fsync(self._file.fileno())
+        pixels = self._pixels.hexdigest()
+        return Record(self._shard.number, len(self._shard), (self._size,), (pixels,), pixels)
+
+    def abort(self) -> None:
+        self._file.close()
 
 
 def _header(dtype: str, shape: tuple[int, ...]) -> bytes:

@@ -6,20 +6,21 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ganrt.encode import FORMATS, Pixels, decode, encoder
 from ganrt.files import PART
 from ganrt.layouts.folder import damaged_files, files_are_there
-from ganrt.shards import Plan, Record, Shard
+from ganrt.shards import Plan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.generator import Batch
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
+_SIZE, _SUM = 124, 148  # where these fields of a header begin
 
 
 class WebDataset:
@@ -36,45 +37,56 @@ class WebDataset:
         self._encode = encoder(plan.format, plan.quality, plan.mark)
         self._stem = f"{plan.part}-" if plan.part else ""
         self._end = FORMATS[plan.format]
+        self._moulds: dict[tuple[int | None, int], _Mould] = {}
 
     def prepare(self, root: Path) -> None:
         pass
 
-    def write(self, root: Path, shard: Shard, batches: Iterable[Batch], only: Collection[str] | None = None) -> Record:
-        [name] = self.names(shard)
-        path, part = root / name, root / (name + PART)
-        size, state, pixels = 0, hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-        try:
-            with open(part, "wb") as file:
+    def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Archive:
+        return _Archive(root / self.names(shard)[0], shard, self._members)
 
-                def put(data: bytes) -> None:
-                    nonlocal size
-                    file.write(data)
-                    state.update(data)
-                    size += len(data)
-
-                for batch in batches:
-                    pixels.update(batch.images.data)
-                    put(b"".join(self._members(batch)))
-                put(_END)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        os.replace(part, path)
-        return Record(shard.number, len(shard), (size,), (state.hexdigest(),), pixels.hexdigest())
-
-    def _members(self, batch: Batch) -> Iterator[bytes]:
+    def _members(self, batch: Batch) -> bytes:
+        """The members of each sample, as :func:`member` makes them, put together from ready pieces."""
+        pieces: list[bytes] = []
+        stem = self._stem.encode()
         for data, index in zip(self._encode(batch.images), batch.indices.tolist(), strict=True):
-            key = f"{self._stem}{index:08d}"
-            about: dict[str, object] = {"index": index, "seed": self._plan.seed}
-            yield member(f"{key}.{self._end}", data)
-            y = self._plan.label(index)
-            if y is not None:
-                about |= {"label": y, "class_name": self._plan.class_names[y]}
-                yield member(f"{key}.cls", str(y).encode())
-            yield member(f"{key}.json", json.dumps(about).encode())
+            number = b"%d" % index
+            key = stem + number.rjust(8, b"0")
+            size, keyed = b"%011o" % len(data), sum(key)
+            mould = self._mould(self._plan.label(index), len(number), len(key))
+            pieces += (key, mould.name, size, mould.time)
+            pieces += (b"%06o" % (mould.total + keyed + sum(size)), mould.rest, data, bytes(-len(data) % _BLOCK))
+            for before, total, after in mould.others:
+                pieces += (key, before, b"%06o" % (total + keyed), after)
+            pieces += (number, mould.end)
+        return b"".join(pieces)
+
+    def _mould(self, y: int | None, digits: int, key: int) -> _Mould:
+        found = self._moulds.get((y, digits))
+        if found is None:
+            found = self._moulds[y, digits] = self._make_mould(y, digits, key)
+        return found
+
+    def _make_mould(self, y: int | None, digits: int, key: int) -> _Mould:
+        """The pieces of samples of a class whose indices have so many digits, and whose keys have ``key`` letters."""
+        about: dict[str, object] = {"index": 10 ** (digits - 1), "seed": self._plan.seed}
+        if y is not None:
+            about |= {"label": y, "class_name": self._plan.class_names[y]}
+        blank = bytes(key)  # adds nothing to a checksum
+        image = member(blank + f".{self._end}".encode(), b"")
+        others = [] if y is None else [member(blank + b".cls", b"%d" % y)]
+        others.append(member(blank + b".json", json.dumps(about).encode()))
+        split = [(m[key:_SUM], int(m[_SUM : _SUM + 6], 8), m[_SUM + 6 :]) for m in others]
+        before, total, after = split.pop()
+        start = after.index(b'{"index": ') + len(b'{"index": ')
+        return _Mould(
+            name=image[key:_SIZE],
+            time=image[_SIZE + 11 : _SUM],
+            total=int(image[_SUM : _SUM + 6], 8) - sum(b"00000000000"),
+            rest=image[_SUM + 6 :],
+            others=(*split, (before, total, after[:start])),
+            end=after[start + digits :],
+        )
 
     def finish(self, root: Path, n: int) -> None:
         pass
@@ -105,11 +117,63 @@ class WebDataset:
         return "*.tar"
 
 
-def member(name: str, data: bytes) -> bytes:
+class _Mould(NamedTuple):
+    """The members of a sample but for its key, its index, its image and the sums that depend on them.
+
+    Of the image's header what stands between key, size and checksum, and the checksum of that; of the
+    others what stands before and after the checksum. ``end`` follows the index in the last one.
+    """
+
+    name: bytes
+    time: bytes
+    total: int
+    rest: bytes
+    others: tuple[tuple[bytes, int, bytes], ...]
+    end: bytes
+
+
+class _Archive:
+    """The archive of a shard: ``.part`` until it is whole."""
+
+    def __init__(self, path: Path, shard: Shard, members: Callable[[Batch], bytes]) -> None:
+        self._path, self._part, self._shard, self._members = path, path.with_name(path.name + PART), shard, members
+        self._size = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._pixels = hashlib.blake2b(digest_size=16)
+        self._file = open(self._part, "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+
+    def stage(self, batch: Batch) -> Staged:
+        return Staged(batch.images, self._members(batch))
+
+    def append(self, staged: Staged) -> None:
+        self._pixels.update(staged.images.data)
+        self._put(staged.data)
+
+    def close(self) -> Record:
+        self._put(_END)
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._part, self._path)
+        shard = self._shard
+        return Record(shard.number, len(shard), (self._size,), (self._digest.hexdigest(),), self._pixels.hexdigest())
+
+    def abort(self) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def _put(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._size += len(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+
+
+def member(name: bytes, data: bytes) -> bytes:
     """One file of a USTAR archive (POSIX.1-2008, pax: ustar Interchange Format): header, data, padding."""
     header = b"".join(
         (
-            name.encode("ascii").ljust(100, b"\0"),
+            name.ljust(100, b"\0"),
             b"0000644\0" + b"0000000\0" + b"0000000\0",  # mode, owner, group
             b"%011o\0" % len(data),
             b"00000000000\0",  # time
@@ -118,5 +182,5 @@ def member(name: str, data: bytes) -> bytes:
             b"ustar\x0000".ljust(_BLOCK - 257, b"\0"),
         )
     )
-    header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    header = header[:_SUM] + b"%06o\0 " % sum(header) + header[_SUM + 8 :]
     return header + data + bytes(-len(data) % _BLOCK)
