@@ -106,7 +106,12 @@ def generate(
         typer.Option(help="Images a shard, a multiple of --batch. [512; 1024 for webdataset]"),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a call of the network. [64]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that make shards. [one a processor]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that make batches. [one a processor, fewer for small networks]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads within a call of the network on a CPU. [1; more for few batches]")
+    ] = None,
     device: Device = "auto",
     shard: Annotated[str | None, typer.Option(metavar="K/M", help="Be machine K, from 0, of M on one folder.")] = None,
     part: Annotated[str, typer.Option(help="A name, where several plans share one folder.")] = "",
@@ -145,7 +150,15 @@ def generate(
     _log_device(quiet)
     if dry_run:
         told = forecast(
-            model, n=n, out=out, workers=workers, device=device, shard=machine, overwrite=overwrite, **options
+            model,
+            n=n,
+            out=out,
+            workers=workers,
+            threads=threads,
+            device=device,
+            shard=machine,
+            overwrite=overwrite,
+            **options,
         )
         print(json.dumps(told.to_dict()) if as_json else _forecast_text(told))
         return
@@ -161,6 +174,7 @@ def generate(
                 n=n,
                 out=out,
                 workers=workers,
+                threads=threads,
                 device=device,
                 shard=machine,
                 overwrite=overwrite,
@@ -443,7 +457,9 @@ def train(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="A run folder, one of its snapshots, or a float .onnx generator.")],
+    source: Annotated[
+        Path, typer.Argument(help="A run folder, a snapshot of it, a float .onnx, or an .onnx to export again.")
+    ],
     out: Annotated[Path, typer.Option(help="The file to write, .onnx.")],
     name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
     card: Annotated[
@@ -467,23 +483,30 @@ def export(
 
     texts = CardTexts.read(card, quality)
     if source.suffix.lower() == ".onnx":
+        from ganrt_training.again import export_again, is_generator
         from ganrt_training.wrap import export_onnx
 
-        if value_range is None:
+        if is_generator(source):
+            given = {"--range": value_range, "--classes": classes, "--layout": layout, "--card": card}
+            for option, value in (given | {"--quality": quality}).items():
+                if value is not None:
+                    raise UsageError(f"{option} does not apply: {source} has a card already", "Leave it out.")
+            made = export_again(source, out, name=name, overwrite=overwrite)
+        elif value_range is None:
             raise UsageError(
                 f"the range of {source} is not known", "Say which values are black and white: --range=-1,1"
             )
-        names = [part.strip() for part in classes.split(",")] if classes else []
-        made = export_onnx(
-            source,
-            out,
-            value_range=_range(value_range),
-            class_names=names,
-            layout=layout,
-            name=name,
-            texts=texts,
-            overwrite=overwrite,
-        )
+        else:
+            made = export_onnx(
+                source,
+                out,
+                value_range=_range(value_range),
+                class_names=[part.strip() for part in classes.split(",")] if classes else [],
+                layout=layout,
+                name=name,
+                texts=texts,
+                overwrite=overwrite,
+            )
     else:
         from ganrt_training.export import export_run
 

@@ -43,6 +43,7 @@ class Forecast:
     images_per_second: float
     device: str
     workers: int
+    threads: int | None
     batch: int
     out: str
 
@@ -57,6 +58,7 @@ def forecast(
     n: int,
     out: str | os.PathLike[str],
     workers: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
     shard: str | tuple[int, int] = (0, 1),
     overwrite: bool = False,
@@ -67,7 +69,7 @@ def forecast(
     A few batches are made in a temporary folder. Raises what generate would raise at its start, and
     StorageFull when the dataset cannot fit.
     """
-    job = prepare(model, n, out, workers, device, shard, overwrite, options)
+    job = prepare(model, n, out, workers, threads, device, shard, overwrite, options)
     try:
         part = check_root(job.root, job.plan, job.n, overwrite) if job.root.exists() else None
         if overwrite:
@@ -78,13 +80,14 @@ def forecast(
         finished = [len(shard) for shard, _ in part.records() if shard.number % m == k] if part else []
         shards, own = job.plan.share(job.n, job.machine)
         shards, todo = shards - len(finished), own - sum(finished)
-        generator = job.load()
+        workers, threads = job.arrange(todo)
+        generator = job.load(threads)
         loose, size, on_disk, seconds = _probe(generator, job.plan)
         free, inodes_free = _free(job.root)
     except OSError as error:
         raise storage_error(error) from error
     layout = layout_of(job.plan)
-    rate = min(job.workers, max(1, shards)) / seconds
+    rate = min(workers, max(1, -(-todo // job.plan.batch))) / seconds
     files = todo if loose else len(layout.common(0)) or shards
     files += _OWN_FILES if todo else 0
     result = Forecast(
@@ -99,7 +102,8 @@ def forecast(
         seconds=round(todo / rate, 3),
         images_per_second=round(rate, 1),
         device=generator.device,
-        workers=job.workers,
+        workers=workers,
+        threads=generator.threads,
         batch=job.plan.batch,
         out=os.fspath(out),
     )

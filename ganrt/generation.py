@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
 from collections import deque
@@ -18,20 +19,24 @@ from ganrt import __version__
 from ganrt.contract import read_model
 from ganrt.errors import GanrtError, UsageError
 from ganrt.files import storage_error
-from ganrt.generator import Generator, Samples, load_checked
+from ganrt.generator import MAX_THREADS, Draw, Generator, Samples, load_checked
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import Layout, ShardWriter, layout_of
 from ganrt.ledger import Ledger, Machine, Part
 from ganrt.manifest import complete
 from ganrt.models import find_model
 from ganrt.planning import PlanOptions, make_plan, parse_shard
-from ganrt.providers import cpu_count, installed_runtimes, parse_device
+from ganrt.providers import installed_runtimes, parse_device
 from ganrt.shards import Plan, Record, Shard, require
-from ganrt.workers import InOrder, Stopped, in_threads
+from ganrt.workers import InOrder, Stopped, arrange, in_threads
 
 MAX_WORKERS = 1024
 RECHECKED = 4  # shards whose digests are compared on resume
 WORKERS_A_SHARD = 8
+FEW_WORKERS = 2  # always help, where there are processors for them
+WORKERS_A_LOCK = 2.5  # how many can do at a time what is not the network
+PROBED = 6  # batches until it is told whether more do
+PROBE_SECONDS = 0.03  # after which the network is slow enough for all
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Report:
 
     ``images`` were made by it and ``already`` were there; ``complete`` says whether all ``total`` are, from
     every machine and part. ``device`` is None when nothing was to do. ``images_per_second`` is of making
-    and writing, ``seconds`` of the whole call.
+    and writing, ``seconds`` of the whole call. ``workers`` made them, each with so many ``threads`` in a call of
+    the network (None for a session that was given).
     """
 
     images: int
@@ -67,6 +73,7 @@ class Report:
     complete: bool
     device: str | None
     workers: int
+    threads: int | None
     batch: int
     shard_size: int
     layout: str
@@ -85,6 +92,7 @@ def generate(
     n: int,
     out: str | os.PathLike[str],
     workers: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
     shard: str | tuple[int, int] = (0, 1),
     overwrite: bool = False,
@@ -95,10 +103,11 @@ def generate(
     """Writes ``n`` samples of a generator as a dataset under ``out``; :class:`PlanOptions` says which and how.
 
     The same call goes on where an interrupted one stopped, a larger ``n`` extends the dataset, and a
-    complete one is left as it is. ``model`` is a name or path, or a generator loaded from one. ``workers``
-    is the number of threads, all processors unless given. ``shard`` is ``"K/M"`` or (K, M): of M machines
-    this is the K-th from 0, and makes every M-th shard. ``overwrite`` removes what ganrt wrote there for
-    this part before it starts.
+    complete one is left as it is. ``model`` is a name or path, or a generator loaded from one. ``workers`` is how
+    many threads make batches, ``threads`` how many each has within a call of the network on a CPU; unless given,
+    what is fastest as a rule, which the report tells. Neither changes a byte. ``shard`` is ``"K/M"`` or (K, M): of
+    M machines this is the K-th from 0, and makes every M-th shard. ``overwrite`` removes what ganrt wrote there
+    for this part before it starts.
 
     ``progress`` is called a few times a second, in this thread. Setting ``cancel`` stops the run after the
     batches in work; what is finished is kept, and Cancelled is raised.
@@ -107,7 +116,7 @@ def generate(
     StorageError, StorageFull, InferenceError, Cancelled.
     """
     began = time.monotonic()
-    job = prepare(model, n, out, workers, device, shard, overwrite, options)
+    job = prepare(model, n, out, workers, threads, device, shard, overwrite, options)
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
@@ -125,7 +134,8 @@ def generate(
         bytes=run.bytes,
         complete=finished,
         device=run.device,
-        workers=job.workers,
+        workers=run.workers,
+        threads=run.threads,
         batch=job.plan.batch,
         shard_size=job.plan.shard_size,
         layout=job.plan.layout,
@@ -167,8 +177,13 @@ class Job:
     plan: Plan
     n: int
     machine: Machine
-    workers: int
-    load: Callable[[], Generator]  # put off until something is to do
+    workers: int | None
+    threads: int | None
+    load: Callable[[int], Generator]  # with so many threads a call; put off until something is to do
+
+    def arrange(self, todo: int) -> tuple[int, int]:
+        """Workers and threads for so many images."""
+        return arrange(self.workers, self.threads, -(-todo // self.plan.batch))
 
 
 def prepare(
@@ -176,6 +191,7 @@ def prepare(
     n: int,
     out: str | os.PathLike[str],
     workers: int | None,
+    threads: int | None,
     device: str,
     shard: str | tuple[int, int],
     overwrite: bool,
@@ -183,7 +199,8 @@ def prepare(
 ) -> Job:
     """Checks a request as a whole before anything is written or loaded. Raises as :func:`generate` does."""
     n = require("n", n, 0, MAX_INDEX)
-    workers = require("workers", cpu_count() if workers is None else workers, 1, MAX_WORKERS)
+    workers = None if workers is None else require("workers", workers, 1, MAX_WORKERS)
+    threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
     parse_device(device)
     machine = parse_shard(shard)
     if overwrite and machine[1] > 1:
@@ -192,28 +209,28 @@ def prepare(
         given, card, digest = model, model.card, model.digest
         if device != "auto":
             raise UsageError("device belongs to the generator given", "Name it where the generator is loaded.")
+        if threads is not None:
+            raise UsageError("threads belong to the generator given", "Name them where the generator is loaded.")
         if digest is None:
             raise UsageError("a generator made from a session has no file to name in the manifest", "Load its file.")
         if options.get("batch") is None:
             options = {**options, "batch": given.batch}
 
-        def load() -> Generator:
-            return given
+        load = given.with_threads
     else:
         path = find_model(model)
         checked = read_model(path)
         card, digest = checked.card, checked.digest
 
-        def load() -> Generator:
-            # One thread a call: the workers are the threads.
-            return load_checked(checked, path, device, options.get("batch"), 1)
+        def load(threads: int) -> Generator:
+            return load_checked(checked, path, device, options.get("batch"), threads)
 
     plan = make_plan(card, digest, **options)
     require("start + n", plan.start + n, 0, MAX_INDEX)
     layout = layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
     if machine[1] > 1 and not layout.divisible:
         raise UsageError(f"layout {plan.layout} cannot be made by several machines", "Use folder or webdataset.")
-    return Job(root=Path(out), plan=plan, n=n, machine=machine, workers=workers, load=load)
+    return Job(root=Path(out), plan=plan, n=n, machine=machine, workers=workers, threads=threads, load=load)
 
 
 def samples_of(plan: Plan) -> Samples:
@@ -251,8 +268,7 @@ class _OpenShard:
 
     def __init__(self, shard: Shard, writer: ShardWriter, batch: int, ahead: int, stop: threading.Event) -> None:
         self.shard, self.writer = shard, writer
-        self.batches = range(shard.start // batch, -(-shard.stop // batch))
-        self.order = InOrder(writer.append, self.batches.start, len(self.batches), ahead, stop)
+        self.order = InOrder(writer.append, shard.start // batch, -(-shard.stop // batch), ahead, stop)
 
 
 class _Run:
@@ -265,6 +281,10 @@ class _Run:
         self.made = self.committed = self.bytes = 0
         self.seconds = 0.0
         self.device: str | None = None
+        self.workers = 0
+        self.threads: int | None = None
+        self._probes: list[tuple[float, float]] = []  # seconds in the network, and after it, of the first batches
+        self._probed = threading.Event()
         self._layout, self._samples = layout_of(job.plan), samples_of(job.plan)
         self._open: set[_OpenShard] = set()
         self._guard = threading.Lock()
@@ -273,7 +293,10 @@ class _Run:
     def make(self, progress: Callable[[Progress], None] | None, cancel: threading.Event | None) -> None:
         """Makes and records the shards that are not trusted. An error carries a note of what is kept."""
         job = self._job
-        self._generator = job.load()
+        workers, threads = job.arrange(self.own - self.found)
+        self._most = workers
+        self._generator = job.load(threads)
+        self.threads = self._generator.threads
         self.device = self._generator.device
         self._ledger.note(made_with(self.device))
         gone = {number for number in self._ledger.part.finished if number % job.machine[1] == job.machine[0]}
@@ -287,7 +310,7 @@ class _Run:
                 progress(Progress(self.found + self.made, self.own, self.made, self.seconds))
 
         try:
-            in_threads(self._work, self._tasks(), job.workers, self._stop, cancel, tick)
+            in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
         except (GanrtError, OSError) as error:
             raised = storage_error(error) if isinstance(error, OSError) else error
@@ -300,16 +323,29 @@ class _Run:
             for shard in self._open:
                 shard.writer.abort()
 
-    def _tasks(self) -> Iterator[tuple[_OpenShard, int]]:
+    def _admit(self, number: int) -> bool:
+        """Whether one worker more would help; unless the user said how many.
+
+        Threads of Python take turns outside the network, and for more than a third of that time or so: beyond that
+        they only stand in each other's way (docs/performance.md). Slow networks are not waited for.
+        """
+        if self._job.workers is None and number >= FEW_WORKERS and self._probed.wait(PROBE_SECONDS):
+            network, rest = (statistics.median(times) for times in zip(*self._probes, strict=True))
+            if number >= WORKERS_A_LOCK * (network + rest) / rest:
+                return False
+        self.workers += 1
+        return True
+
+    def _tasks(self) -> Iterator[tuple[_OpenShard, Draw]]:
         """Every batch that is to be made, with its shard. Called under a lock.
 
         The workers share the shards in work, so that none is idle at the end; a few are in work at a time, since
         writing in order takes one thread a shard.
         """
-        job, lanes = self._job, deque[Iterator[tuple[_OpenShard, int]]]()
+        job, lanes = self._job, deque[Iterator[tuple[_OpenShard, Draw]]]()
         shards = (s for s in job.plan.shards(job.n, job.machine) if s.number not in self._trusted)
         while True:
-            while len(lanes) <= job.workers // WORKERS_A_SHARD and (shard := next(shards, None)):
+            while len(lanes) <= self._most // WORKERS_A_SHARD and (shard := next(shards, None)):
                 lanes.append(self._tasks_of(shard))
             if not lanes:
                 return
@@ -318,22 +354,28 @@ class _Run:
                 yield task
                 lanes.append(lane)
 
-    def _tasks_of(self, shard: Shard) -> Iterator[tuple[_OpenShard, int]]:
+    def _tasks_of(self, shard: Shard) -> Iterator[tuple[_OpenShard, Draw]]:
         job = self._job
         writer = self._layout.begin(job.root, shard)
-        opened = _OpenShard(shard, writer, job.plan.batch, job.workers, self._stop)
+        opened = _OpenShard(shard, writer, job.plan.batch, self._most, self._stop)
         with self._guard:
             self._open.add(opened)
-        yield from ((opened, number) for number in opened.batches)
+        for draw in self._generator.draws(self._samples, shard.start, shard.stop, job.plan.batch):
+            yield opened, draw
 
-    def _work(self, task: tuple[_OpenShard, int]) -> None:
-        (opened, number), shard = task, task[0].shard
-        batch = self._generator.batch_of(self._samples, number, self._job.plan.batch, shard.start, shard.stop)
+    def _work(self, task: tuple[_OpenShard, Draw]) -> None:
+        (opened, draw), shard, began = task, task[0].shard, time.perf_counter()
+        batch = self._generator.make(self._samples, draw, shard.start, shard.stop)
         if self._stop.is_set():
             raise Stopped
-        is_last = opened.order.give(number, opened.writer.stage(batch))
+        network = time.perf_counter() - began
+        is_last = opened.order.give(draw.first // self._job.plan.batch, opened.writer.stage(batch))
         with self._guard:
             self.made += len(batch.images)
+            if len(self._probes) < PROBED:
+                self._probes.append((network, time.perf_counter() - began - network))
+                if len(self._probes) == PROBED:
+                    self._probed.set()
         if is_last:
             record = opened.writer.close()
             self._ledger.append(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from ganrt.card import Card
 from ganrt.contract import CheckedModel, card_of_session, read_model
 from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE, Pixels, resize, to_mode
-from ganrt.errors import InferenceError, ModelError, UsageError
+from ganrt.errors import GanrtError, InferenceError, ModelError, UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
 from ganrt.models import find_model
 from ganrt.providers import BoundRuns, cpu_count, create_session, device_of_session, load_error
 from ganrt.shards import CHANNELS, DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
 
 MAX_THREADS = 1024
+DRAWN = 1 << 16  # numbers that are drawn at a time, unless a batch needs more
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Batch:
     images: Pixels
     labels: NDArray[np.int64] | None
     indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One batch for the network: the samples from ``first`` on, z float32 [N, z_dim], y int64 [N] with classes."""
+
+    first: int
+    z: NDArray[np.float32]
+    y: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +157,23 @@ class Generator:
         return self._batch
 
     @property
+    def threads(self) -> int | None:
+        """How many threads a call of the network has on a CPU; None for a session given."""
+        return (self._source.threads or cpu_count()) if self._source else None
+
+    def with_threads(self, threads: int) -> Generator:
+        """The generator with so many threads a call: loaded anew, where it runs on a CPU and nobody chose its own.
+
+        Itself where they are its own already, or were chosen, or its file is not there any more.
+        """
+        if self._device != "cpu" or not self._source or self._source.threads or self.threads == threads:
+            return self
+        try:
+            return _reload(replace(self._source, threads=threads))
+        except GanrtError:
+            return self
+
+    @property
     def digest(self) -> str | None:
         """SHA-256 of the ONNX file, 64 hex digits; None for a session given."""
         return self._digest
@@ -255,32 +282,39 @@ class Generator:
         return self.batches(samples, start, start + n, self._batch)
 
     def batches(self, samples: Samples, start: int, stop: int, batch: int) -> Iterator[Batch]:
-        """The samples start … stop-1, a batch at a time: :meth:`batch_of` for each batch that they touch."""
-        for number in range(start // batch, -(-stop // batch)):
-            yield self.batch_of(samples, number, batch, start, stop)
+        """The samples start … stop-1, a batch at a time."""
+        return (self.make(samples, draw, start, stop) for draw in self.draws(samples, start, stop, batch))
 
-    def batch_of(self, samples: Samples, number: int, batch: int, start: int, stop: int) -> Batch:
-        """Those of the samples start … stop-1 that lie in one batch, at least one.
+    def draws(self, samples: Samples, start: int, stop: int, batch: int) -> Iterator[Draw]:
+        """What the network is given for the samples start … stop-1.
 
         Batch k holds the indices k·batch … (k+1)·batch-1 whatever the run asked for; at its edges the network
         is given the whole batch and the result is cut, so that a sample's neighbours never change.
         """
-        first = number * batch
-        z = latents(
-            samples.seed, first, batch, self._card.z_dim, distribution=self._card.z_distribution, std=samples.latent_std
-        )
-        feeds: dict[str, NDArray[Any]] = {"z": z}
-        if samples.classes:
-            feeds["y"] = labels(samples.classes, first, batch)
-        images = self._run(feeds, samples.psi)
+        first, end = start - start % batch, stop + -stop % batch
+        card, several = self._card, max(1, DRAWN // (self._card.z_dim * batch)) * batch
+        for block in range(first, end, several):
+            # Several batches at a time: numpy's calls, and the turns they take with other threads, are the cost.
+            count = min(several, end - block)
+            z = latents(
+                samples.seed, block, count, card.z_dim, distribution=card.z_distribution, std=samples.latent_std
+            )
+            y = labels(samples.classes, block, count) if samples.classes else None
+            for at in range(0, count, batch):
+                yield Draw(block + at, z[at : at + batch], None if y is None else y[at : at + batch])
+
+    def make(self, samples: Samples, draw: Draw, start: int, stop: int) -> Batch:
+        """Those of the samples start … stop-1 that lie in one batch, at least one."""
+        first, count = draw.first, len(draw.z)
+        images = self._run({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, samples.psi)
         self._check_varied(images, samples, first)
-        kept = slice(max(start, first) - first, min(stop, first + batch) - first)
+        kept = slice(max(start, first) - first, min(stop, first + count) - first)
         images = to_mode(images[kept], samples.mode)
         if samples.size:
             images = resize(images, samples.size, samples.resample)
         return Batch(
             np.ascontiguousarray(images),
-            feeds["y"][kept] if samples.classes else None,
+            None if draw.y is None else draw.y[kept],
             np.arange(first + kept.start, first + kept.stop, dtype=np.int64),
         )
 

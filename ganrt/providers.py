@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 from ganrt.errors import DeviceUnavailable, InferenceError, UsageError
 
 logger = logging.getLogger("ganrt")
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of processor time in so many (Linux, control groups v2)
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _ON_OFF = ("0", "1")
@@ -81,12 +84,18 @@ def installed_runtimes() -> dict[str, str]:
 
 
 def cpu_count() -> int:
-    """The processors that this process may use."""
+    """The processors that this process may use: its affinity, and the quota of its container, rounded up."""
     if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    try:
+        quota, period = (int(number) for number in CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no control group, or "max": no quota
+        return count
+    return max(1, min(count, -(-quota // period)))
 
 
 def parse_device(device: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from ganrt.errors import Cancelled
+from ganrt.providers import cpu_count
 
 T = TypeVar("T")
 _TICK = 0.1  # seconds
@@ -16,6 +17,18 @@ class Stopped(Exception):
     """Raised inside a worker to leave an item unfinished."""
 
 
+def arrange(workers: int | None, threads: int | None, batches: int) -> tuple[int, int]:
+    """How many workers make some batches, and how many threads each has in a call of the network on a CPU.
+
+    Unless given: a worker a processor with one thread, the fastest arrangement where there are batches for all
+    (docs/performance.md); where there are fewer, the other processors work within the calls.
+    """
+    if workers is not None:
+        return workers, threads or 1
+    workers = max(1, min(cpu_count() // (threads or 1), batches))
+    return workers, threads or max(1, cpu_count() // workers)
+
+
 def in_threads(
     work: Callable[[T], None],
     items: Iterable[T],
@@ -23,8 +36,11 @@ def in_threads(
     stop: threading.Event,
     cancel: threading.Event | None = None,
     tick: Callable[[], None] = lambda: None,
+    admit: Callable[[int], bool] = lambda number: True,
 ) -> None:
     """Calls ``work`` on every item from ``workers`` threads, and ``tick`` from this one a few times a second.
+
+    ``admit`` is asked before each thread is started, with its number from 0; when it says no, there are enough.
 
     The first exception sets ``stop``, which ``work`` should heed by raising Stopped, and is raised here when
     all threads have ended. So does ``cancel``, with Cancelled. No thread outlives the call.
@@ -45,10 +61,14 @@ def in_threads(
             errors.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=worker, name=f"ganrt-{number}", daemon=True) for number in range(workers)]
+    threads: list[threading.Thread] = []
     try:
-        for thread in threads:
+        for number in range(workers):
+            if not admit(number):
+                break
+            thread = threading.Thread(target=worker, name=f"ganrt-{number}", daemon=True)
             thread.start()
+            threads.append(thread)
         for thread in threads:
             while thread.is_alive():
                 thread.join(_TICK)
@@ -58,8 +78,7 @@ def in_threads(
     finally:
         stop.set()
         for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+            thread.join()
     if errors:
         raise errors[0]
     if cancel is not None and cancel.is_set():
@@ -67,15 +86,15 @@ def in_threads(
 
 
 class InOrder(Generic[T]):
-    """Passes on what several threads give, in any order, one after the other in its own.
+    """Passes on the items first … end-1, which several threads give in any order, one after the other.
 
     There is no thread for it: whoever gives the item that is next passes it on, and those after it that are
     there already. Who is too far ahead waits, so that no more than ``limit`` items do, or until ``stop`` is set.
     """
 
-    def __init__(self, pass_on: Callable[[T], None], first: int, count: int, limit: int, stop: threading.Event) -> None:
+    def __init__(self, pass_on: Callable[[T], None], first: int, end: int, limit: int, stop: threading.Event) -> None:
         self._pass_on, self._limit, self._stop = pass_on, limit, stop
-        self._next, self._end = first, first + count
+        self._next, self._end = first, end
         self._waiting: dict[int, T] = {}
         self._busy = False
         self._changed = threading.Condition()

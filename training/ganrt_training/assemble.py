@@ -20,6 +20,7 @@ from ganrt.contract import check_model
 from ganrt.errors import ContractError, StorageError, TrainingError, UsageError
 from ganrt.files import write_synced
 from ganrt_training.parity import Source, prove
+from ganrt_training.tune import tune
 
 OPSET = 18
 
@@ -96,22 +97,30 @@ def set_inputs(model: onnx.ModelProto, z_dim: int, classes: bool) -> None:
 
 
 def write_generator(
-    model: onnx.ModelProto, card: Card, source: Source, out: Path, *, raw: str, half_range: float = 1.0
+    model: onnx.ModelProto,
+    card: Card,
+    source: Source,
+    out: Path,
+    *,
+    raw: str,
+    half_range: float = 1.0,
+    about: Mapping[str, str] | None = None,
 ) -> Card:
     """Gives a finished graph its card, proves it against ``source`` and writes it as one file.
 
-    Returns the card as written, parity figures and versions in it. Raises ParityError when the proof
+    Returns the card as written, parity figures (and what is said ``about`` them) and versions in it. Raises ParityError when the proof
     fails, TrainingError when the graph or the card breaks the contract; then nothing is written.
     """
-    _clean(model)
+    tune(model)
+    clean(model)
     card = replace(card, exporter=_versions())
     where = f"the export of {card.name}"
     try:
-        data = _with_card(model, card)
+        data = with_card(model, card)
         onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
         check_model(data, where)
-        card = replace(card, parity=prove(source, data, card, raw=raw, half_range=half_range))
-        data = _with_card(model, card)
+        card = replace(card, parity={**prove(source, data, card, raw=raw, half_range=half_range), **(about or {})})
+        data = with_card(model, card)
         written = check_model(data, where)
     except ContractError as error:
         raise TrainingError(error.message, error.hint) from error
@@ -124,7 +133,7 @@ def write_generator(
     return written
 
 
-def _clean(model: onnx.ModelProto) -> None:
+def clean(model: onnx.ModelProto) -> None:
     """Takes away all that is not the generator: names, notes and paths of the machine that made it."""
     graph = model.graph
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
@@ -146,7 +155,8 @@ def _clean(model: onnx.ModelProto) -> None:
     model.opset_import.extend(opsets)
 
 
-def _with_card(model: onnx.ModelProto, card: Card) -> bytes:
+def with_card(model: onnx.ModelProto, card: Card) -> bytes:
+    """The file's bytes, the card among them. Raises TrainingError when it is no JSON."""
     try:
         text = card.to_json()
     except (TypeError, ValueError) as error:

@@ -45,7 +45,7 @@ def prove(
     Raises ParityError, naming the worst output, batch and index with both values, when they differ by
     more, when a number is not finite, and when ONNX Runtime does not run the file at all.
     """
-    run = _session(model, raw)
+    run = onnx_source(model, raw)
     count = max(latents, batch + 1, len(card.class_names))
     random = np.random.default_rng(seed)
     z = random.standard_normal((count, card.z_dim), np.float32)
@@ -104,7 +104,7 @@ def prove(
     }
 
 
-def _session(model: bytes, raw: str) -> Source:
+def onnx_source(model: bytes, raw: str) -> Source:
     """The file itself for the pixels; for the floats, a copy with ``raw`` as its output."""
     with_floats = onnx.load_model_from_string(model)
     del with_floats.graph.output[:]

@@ -116,7 +116,7 @@ def _load(path: Path) -> tuple[bytes, onnx.ModelProto]:
     except Exception as error:  # protobuf, onnx and the file system each have their own
         raise TrainingError(f"{path}: cannot be read as an ONNX model: {error}", "Name an .onnx file.") from error
     if any(entry.key == METADATA_KEY for entry in model.metadata_props):
-        raise TrainingError(f"{path}: is a generator of the contract already", "Use it as it is.")
+        raise TrainingError(f"{path}: is a generator of the contract already", "Use it as it is, or export it again.")
     _check_operators(path, model)
     target = min(max(opset, OPSET), _NEWEST_OPSET)
     try:
