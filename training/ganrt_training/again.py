@@ -25,10 +25,13 @@ def is_generator(path: Path) -> bool:
     return any(entry.key == METADATA_KEY for entry in model.metadata_props)
 
 
-def export_again(path: Path, out: Path, *, name: str | None = None, overwrite: bool = False) -> Card:
+def export_again(
+    path: Path, out: Path, *, name: str | None = None, fp16: bool = False, overwrite: bool = False
+) -> Card:
     """Writes a generator of the contract anew: rewritten for speed, proven equal to the file given; returns the card.
 
-    The card stays but for ``name``, the versions and the parity, which names the file that it was held against.
+    With ``fp16`` in half precision, for GPUs. The card stays but for ``name``, the versions and the parity, which
+    names the file that it was held against.
 
     Raises ContractError when ``path`` breaks the contract, TrainingError when its pixel step is not one of
     ganrt's, ParityError, UsageError when ``out`` exists and ``overwrite`` is not said. Then nothing is written.
@@ -36,13 +39,19 @@ def export_again(path: Path, out: Path, *, name: str | None = None, overwrite: b
     check_target(out, overwrite)
     checked = read_model(path)
     model = onnx.load_model_from_string(checked.data)
-    raw = next((node.input[0] for node in model.graph.node if node.output[0] == "pixels/mul"), None)
-    scale = next((tensor for tensor in model.graph.initializer if tensor.name == "pixels/scale"), None)
+    raw, scale = _pixel_step(model)
     if raw is None or scale is None:
         raise TrainingError(f"{path}: its pixel step was not written by ganrt", "Use the file as it is.")
-    half_range = 127.5 / float(numpy_helper.to_array(scale))
     card = replace(checked.card, name=name or checked.card.name)
     against = {"against": f"sha256:{hashlib.sha256(checked.data).hexdigest()}"}
     return write_generator(
-        model, card, onnx_source(checked.data, raw), out, raw=raw, half_range=half_range, about=against
+        model, card, onnx_source(checked.data, raw), out, raw=raw, half_range=127.5 / scale, about=against, fp16=fp16
     )
+
+
+def _pixel_step(model: onnx.ModelProto) -> tuple[str | None, float | None]:
+    """The tensor that the pixel step starts from, and what it multiplies it by, where ganrt wrote it."""
+    raw = next((n.input[0] for n in model.graph.node if list(n.output) == ["pixels/mul"] and n.input), None)
+    tensor = next((tensor for tensor in model.graph.initializer if tensor.name == "pixels/scale"), None)
+    scale = None if tensor is None else numpy_helper.to_array(tensor)
+    return raw, float(scale) if scale is not None and scale.shape == () and scale > 0 else None

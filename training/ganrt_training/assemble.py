@@ -19,6 +19,7 @@ from ganrt.card import Card
 from ganrt.contract import check_model
 from ganrt.errors import ContractError, StorageError, TrainingError, UsageError
 from ganrt.files import write_synced
+from ganrt_training.half import to_half
 from ganrt_training.parity import Source, prove
 from ganrt_training.tune import tune
 
@@ -104,22 +105,29 @@ def write_generator(
     *,
     raw: str,
     half_range: float = 1.0,
+    fp16: bool = False,
     about: Mapping[str, str] | None = None,
 ) -> Card:
     """Gives a finished graph its card, proves it against ``source`` and writes it as one file.
 
-    Returns the card as written, parity figures (and what is said ``about`` them) and versions in it. Raises ParityError when the proof
-    fails, TrainingError when the graph or the card breaks the contract; then nothing is written.
+    With ``fp16`` its weights and arithmetic become float16, and its pixels may differ by two grey levels. Returns the
+    card as written, parity figures (and what is said ``about`` them) and versions in it. Raises ParityError when the
+    proof fails, TrainingError when the graph or the card breaks the contract; then nothing is written.
     """
-    tune(model)
+    tune(model, raw)
     clean(model)
+    if fp16:
+        model = to_half(model, raw)
+        clean(model)
     card = replace(card, exporter=_versions())
     where = f"the export of {card.name}"
     try:
         data = with_card(model, card)
         onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
         check_model(data, where)
-        card = replace(card, parity={**prove(source, data, card, raw=raw, half_range=half_range), **(about or {})})
+        parity = prove(source, data, card, raw=raw, half_range=half_range, fp16=fp16)
+        precision = {"precision": "float16"} if fp16 else {}
+        card = replace(card, parity={**parity, **precision, **(about or {})})
         data = with_card(model, card)
         written = check_model(data, where)
     except ContractError as error:

@@ -24,13 +24,19 @@ from ganrt_training.parity import Floats, Pixels, Source
 
 
 def export_run(
-    source: Path, out: Path, *, name: str | None = None, texts: CardTexts | None = None, overwrite: bool = False
+    source: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    texts: CardTexts | None = None,
+    fp16: bool = False,
+    overwrite: bool = False,
 ) -> Card:
     """Writes the generator of a run as one ONNX file of the contract and returns its card.
 
     ``source`` is a run folder (its latest snapshot is taken) or one snapshot; ``name`` is the card's,
     else that of the file. The file's bytes are decided by the snapshot, the arguments and the versions
-    of the software. Batch norms become an affine map per class.
+    of the software. Batch norms become an affine map per class; ``fp16`` makes a half-precision file, for GPUs.
 
     Raises TrainingError when the snapshot cannot be used, ParityError when the file does not make the
     images that the snapshot makes, UsageError when ``out`` exists and ``overwrite`` is not said. Then
@@ -65,7 +71,7 @@ def export_run(
     )
     model = to_onnx(fold_norms(trained.generator), card)
     raw = append_pixels(model, size=(card.height, card.width, card.channels), value_range=(-1, 1), nchw=True)
-    return write_generator(model, card, torch_source(trained), out, raw=raw)
+    return write_generator(model, card, torch_source(trained), out, raw=raw, fp16=fp16)
 
 
 def torch_source(trained: Trained) -> Source:

@@ -16,6 +16,8 @@ from ganrt.providers import runtime
 
 FLOAT_ATOL = 1e-4  # before the pixel step, for images in [-1, 1]
 UINT8_ATOL = 1  # grey levels
+HALF_FLOAT_ATOL = 2 / 127.5  # of a file in half precision: two grey levels
+HALF_UINT8_ATOL = 2
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -30,6 +32,7 @@ def prove(
     *,
     raw: str,
     half_range: float = 1.0,
+    fp16: bool = False,
     batch: int = 64,
     latents: int = 256,
     seed: int = 0,
@@ -39,8 +42,8 @@ def prove(
     Both make the same ``latents`` images (more, if there are more classes), all labels among them, in
     batches of 1, 2, 3, ``batch`` and ``batch`` + 1, with psi 0.5 and 1 where the card has psi. ``raw`` is
     the name of the float tensor that the pixel step starts from: it may differ by at most 1e-4 of
-    ``half_range`` (half the width of its range), ``images`` by one grey level. Each row of a batch is
-    held against the same row alone, with the same limits.
+    ``half_range`` (half the width of its range), ``images`` by one grey level; in ``fp16`` both by two levels.
+    Each row of a batch is held against the same row alone, with the same limits.
 
     Raises ParityError, naming the worst output, batch and index with both values, when they differ by
     more, when a number is not finite, and when ONNX Runtime does not run the file at all.
@@ -54,7 +57,8 @@ def prove(
     y = np.arange(count) % len(card.class_names) if card.class_names else None
     shape = (card.height, card.width, card.channels)
     batches = (1, 2, 3, batch, batch + 1)
-    float_atol = FLOAT_ATOL * half_range
+    float_atol = (HALF_FLOAT_ATOL if fp16 else FLOAT_ATOL) * half_range
+    uint8_atol = HALF_UINT8_ATOL if fp16 else UINT8_ATOL
     worst: dict[str, _Difference] = {}
     unequal = compared = 0
 
@@ -74,9 +78,9 @@ def prove(
             alone = alone or from_onnx
             for figure, found, other, limit, what, name in (
                 ("float_max", from_onnx[0], from_source[0], float_atol, raw, "the source"),
-                ("uint8_max", from_onnx[1], from_source[1], UINT8_ATOL, "images", "the source"),
+                ("uint8_max", from_onnx[1], from_source[1], uint8_atol, "images", "the source"),
                 ("alone_float_max", from_onnx[0], alone[0], float_atol, raw, "the row alone"),
-                ("alone_uint8_max", from_onnx[1], alone[1], UINT8_ATOL, "images", "the row alone"),
+                ("alone_uint8_max", from_onnx[1], alone[1], uint8_atol, "images", "the row alone"),
             ):
                 difference = _largest(found, other, y, limit=limit, what=f"{what} at {where}", name=name)
                 if figure not in worst or difference.apart > worst[figure].apart:
@@ -94,7 +98,7 @@ def prove(
     return figures | {
         "uint8_unequal_share": _round(unequal / compared),
         "float_atol": _round(float_atol),
-        "uint8_atol": UINT8_ATOL,
+        "uint8_atol": uint8_atol,
         "batches": list(batches),
         "latents": count,
         "classes": len(card.class_names),

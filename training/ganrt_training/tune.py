@@ -11,19 +11,20 @@ from onnx import helper, numpy_helper, shape_inference
 
 # With more output channels than this ONNX Runtime's blocked convolution wins; it fills up to 16 with zeros.
 FEW_CHANNELS = 8
+_PREFIX = "tuned/"  # of new names
 
 
-def tune(model: onnx.ModelProto) -> None:
-    """Rewrites a graph in place; every output stays the same but for the order of sums.
+def tune(model: onnx.ModelProto, raw: str = "") -> None:
+    """Rewrites a graph in place; every output, and the tensor ``raw``, stays the same but for the order of sums.
 
     A Mul and Add by channel after a convolution joins its weights and bias (as the batch norms of inference
     are). A ConvTranspose of a 1x1 map, which most generators begin with, becomes a Gemm over the whole batch.
     A Conv to few channels, which most end with, becomes the ConvTranspose that equals it.
     """
-    _fold_affine(model)
+    _fold_affine(model, raw)
     graph = model.graph
     maps = _sizes(model)
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors = _constants(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         rewritten = None
@@ -38,10 +39,10 @@ def tune(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
-def _fold_affine(model: onnx.ModelProto) -> None:
+def _fold_affine(model: onnx.ModelProto, raw: str) -> None:
     graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
+    tensors = _constants(graph)
+    outputs = {raw, *(value.name for value in graph.output)}
     positions = {node.output[0]: position for position, node in enumerate(graph.node)}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -74,7 +75,7 @@ def _fold_affine(model: onnx.ModelProto) -> None:
             gone.add(positions[end])
         if end != node.output[0]:
             node.output[0] = end
-            node.input[1:] = [f"{end}/weight", f"{end}/bias"]
+            node.input[1:] = [f"{_PREFIX}{end}/weight", f"{_PREFIX}{end}/bias"]
             for name, value in zip(node.input[1:], (weight, bias), strict=True):
                 graph.initializer.append(numpy_helper.from_array(value.astype(given.dtype), name))
     kept = [node for position, node in enumerate(graph.node) if position not in gone]
@@ -89,9 +90,11 @@ def _as_gemm(
     settings, (before, after, high, wide) = _settings(node), weight.shape
     if any(settings.get("pads", ())) or any(settings.get("output_padding", ())) or "output_shape" in settings:
         return None
+    if settings.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        return None
     if settings.get("group", 1) != 1 or any(step != 1 for step in settings.get("dilations", ())):
         return None
-    x, y = node.input[0], node.output[0]
+    x, y, new = node.input[0], node.output[0], _PREFIX + node.output[0]
     bias = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else np.zeros(after, weight.dtype)
     values: dict[str, NDArray[Any]] = {
         "flat": np.array([-1, before]),
@@ -100,11 +103,13 @@ def _as_gemm(
         "map": np.array([-1, after, high, wide]),
     }
     for name, value in values.items():
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{y}/{name}"))
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{new}/{name}"))
     return [
-        helper.make_node("Reshape", [x, f"{y}/flat"], [f"{y}/rows"], name=f"{y}/rows"),
-        helper.make_node("Gemm", [f"{y}/rows", f"{y}/matrix", f"{y}/vector"], [f"{y}/product"], name=f"{y}/product"),
-        helper.make_node("Reshape", [f"{y}/product", f"{y}/map"], [y], name=f"{y}/map"),
+        helper.make_node("Reshape", [x, f"{new}/flat"], [f"{new}/rows"], name=f"{new}/rows"),
+        helper.make_node(
+            "Gemm", [f"{new}/rows", f"{new}/matrix", f"{new}/vector"], [f"{new}/product"], name=f"{new}/product"
+        ),
+        helper.make_node("Reshape", [f"{new}/product", f"{new}/map"], [y], name=f"{new}/map"),
     ]
 
 
@@ -119,7 +124,7 @@ def _as_transposed(graph: onnx.GraphProto, node: onnx.NodeProto, weight: NDArray
     turned = [kernel[side % 2] - 1 - pad for side, pad in enumerate(pads)]
     if min(turned) < 0:
         return None
-    name = f"{node.output[0]}/turned"
+    name = f"{_PREFIX}{node.output[0]}/turned"
     graph.initializer.append(
         numpy_helper.from_array(np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)), name)
     )
@@ -145,6 +150,12 @@ def _by_channel(tensor: onnx.TensorProto | None, channels: int, rank: int) -> ND
         return np.full(channels, value.reshape(()), np.float64)
     shape = (channels, *(1,) * (rank - 2))
     return value.astype(np.float64).reshape(-1) if value.shape in (shape, (1, *shape)) else None
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The initializers that no caller can replace."""
+    inputs = {value.name for value in graph.input}
+    return {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
 
 
 def _settings(node: onnx.NodeProto) -> dict[str, Any]:

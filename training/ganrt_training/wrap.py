@@ -40,6 +40,7 @@ def export_onnx(
     name: str | None = None,
     z_distribution: str = "normal",
     texts: CardTexts | None = None,
+    fp16: bool = False,
     overwrite: bool = False,
 ) -> Card:
     """Writes a float ONNX generator as one of the contract, proven equal to its source; returns the card.
@@ -47,7 +48,8 @@ def export_onnx(
     The source has one float32 input, latents [N, z_dim] or [N, z_dim, 1, 1]; one of int64 or int32,
     labels [N], if it is conditional; and one float32 output, images [N, C, H, W] or [N, H, W, C].
     ``value_range`` says which values are black and white, ``class_names`` what the labels mean,
-    ``layout`` (``nchw`` or ``nhwc``) where the channels are if sizes leave that open.
+    ``layout`` (``nchw`` or ``nhwc``) where the channels are if sizes leave that open. ``fp16`` makes a
+    half-precision file, for GPUs.
 
     Raises TrainingError when the source is something else, UsageError when an argument is missing or
     does not fit it, ParityError when both make different images. Then nothing is written.
@@ -104,7 +106,7 @@ def export_onnx(
         levels = np.clip((x - np.float32(low)) * np.float32(255 / (high - low)) + np.float32(0.5), 0, 255)
         return x, (levels.transpose(0, 2, 3, 1) if nchw else levels).astype(np.uint8)
 
-    return write_generator(wrapped, card, with_pixels, out, raw=raw, half_range=(high - low) / 2)
+    return write_generator(wrapped, card, with_pixels, out, raw=raw, half_range=(high - low) / 2, fp16=fp16)
 
 
 def _load(path: Path) -> tuple[bytes, onnx.ModelProto]:
