@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ganrt.benchmark import LayoutSpeed, Speed, bench
     from ganrt.card import Card
     from ganrt.dry_run import Forecast, forecast
     from ganrt.errors import (
@@ -56,16 +57,19 @@ __all__ = [
     "GanrtError",
     "Generator",
     "InferenceError",
+    "LayoutSpeed",
     "MissingExtra",
     "Model",
     "ModelError",
     "Progress",
     "Report",
+    "Speed",
     "StorageError",
     "StorageFull",
     "UnknownClass",
     "UnknownModel",
     "UsageError",
+    "bench",
     "forecast",
     "generate",
     "list_models",
@@ -90,16 +94,19 @@ _WHERE = {
     "GanrtError": "errors",
     "Generator": "generator",
     "InferenceError": "errors",
+    "LayoutSpeed": "benchmark",
     "MissingExtra": "errors",
     "Model": "models",
     "ModelError": "errors",
     "Progress": "generation",
     "Report": "generation",
+    "Speed": "benchmark",
     "StorageError": "errors",
     "StorageFull": "errors",
     "UnknownClass": "errors",
     "UnknownModel": "errors",
     "UsageError": "errors",
+    "bench": "benchmark",
     "forecast": "dry_run",
     "generate": "generation",
     "list_models": "models",

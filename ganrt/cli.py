@@ -106,13 +106,21 @@ def generate(
         typer.Option(help="Images a shard, a multiple of --batch. [512; 1024 for webdataset]"),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a call of the network. [64]")] = None,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share the work; with --device cuda, each has the next GPU.")
+    ] = 1,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that make batches. [one a processor, fewer for small networks]")
+        int | None,
+        typer.Option(help="Threads that make batches, a process. [one a processor, fewer for small networks]"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads within a call of the network on a CPU. [1; more for few batches]")
     ] = None,
     device: Device = "auto",
+    provider_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="For ONNX Runtime's CUDA provider, as in enable_cuda_graph=1; again."),
+    ] = None,
     shard: Annotated[str | None, typer.Option(metavar="K/M", help="Be machine K, from 0, of M on one folder.")] = None,
     part: Annotated[str, typer.Option(help="A name, where several plans share one folder.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="First remove what ganrt wrote there.")] = False,
@@ -147,15 +155,18 @@ def generate(
         "part": part,
     }
     machine = (0, 1) if shard is None else shard
+    provider_options = _options_of(provider_option)
     _log_device(quiet)
     if dry_run:
         told = forecast(
             model,
             n=n,
             out=out,
+            processes=processes,
             workers=workers,
             threads=threads,
             device=device,
+            provider_options=provider_options,
             shard=machine,
             overwrite=overwrite,
             **options,
@@ -173,9 +184,11 @@ def generate(
                 model,
                 n=n,
                 out=out,
+                processes=processes,
                 workers=workers,
                 threads=threads,
                 device=device,
+                provider_options=provider_options,
                 shard=machine,
                 overwrite=overwrite,
                 progress=None if quiet else show,
@@ -191,6 +204,14 @@ def generate(
         print(json.dumps(report.to_dict()))
     elif not quiet:
         print(_report_text(report))
+
+
+def _options_of(texts: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts or ()]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise UsageError(f"provider option {name!r}", "Expected NAME=VALUE, as in enable_cuda_graph=1.")
+    return {name: value for name, _, value in pairs}
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:
@@ -222,7 +243,7 @@ def _report_text(report: Report) -> str:
         already = f" ({report.already:,} were there already)" if report.already else ""
         lines = [
             f"{report.images:,} images{already} in {report.seconds:.1f} s, {report.images_per_second:,.0f} images/s, "
-            f"{report.device} with {report.workers} workers",
+            f"{report.device} with {_crew(report.processes, report.workers)}",
             f"in {report.out}: layout {report.layout}" + (f", {report.format}" if report.format else ""),
         ]
     if report.complete:
@@ -230,6 +251,10 @@ def _report_text(report: Report) -> str:
     else:
         lines.append("not complete yet: other shares are missing; the machine that ends last completes it")
     return "\n".join(lines)
+
+
+def _crew(processes: int, workers: int) -> str:
+    return f"{workers} workers" if processes == 1 else f"{processes} processes of {workers} workers"
 
 
 def _forecast_text(told: Forecast) -> str:
@@ -243,7 +268,7 @@ def _forecast_text(told: Forecast) -> str:
             f"bytes:  {size_text(told.bytes)}, {size_text(told.bytes_on_disk)} on disk, "
             f"{size_text(told.bytes_free)} free",
             f"time:   about {told.seconds:,.1f} s, {told.images_per_second:,.0f} images/s, "
-            f"{told.device} with {told.workers} workers",
+            f"{told.device} with {_crew(told.processes, told.workers)}",
             "nothing was written",
         )
     )
@@ -398,6 +423,68 @@ def merge(dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")]
 
 
 @app.command()
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="A name that `ganrt models` lists, or the path of an .onnx file.")
+    ] = "fashion",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write under, on the disk that counts. [the temporary one]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples a call of the network. [64]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that make batches. [as generate picks]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads within a call of the network. [likewise]")] = None,
+    seconds: Annotated[float, typer.Option(help="About how long each figure is measured.")] = 2.0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure on this machine: images a second in each layout, and what limits them."""
+    from ganrt.benchmark import bench as measure
+    from ganrt.console import stoppable
+
+    _log_device(quiet=as_json)
+    with stoppable() as (cancel, signals):
+        try:
+            speed = measure(
+                model,
+                device=device,
+                batch=batch,
+                workers=workers,
+                threads=threads,
+                seconds=seconds,
+                out=out,
+                cancel=cancel,
+            )
+        except Cancelled as error:
+            error.exit_code = 128 + signals[0]
+            raise
+    if as_json:
+        print(json.dumps(speed.to_dict()))
+        return
+    print(
+        f"{_short(speed.model)} on {speed.device}, {speed.processors} processors: {speed.workers} workers, "
+        f"{speed.threads} threads a call, batch {speed.batch}"
+    )
+    print(f"{'network alone':<16}{speed.network:>12,.0f} images/s")
+    for layout, row in speed.layouts.items():
+        print(
+            f"{layout:<16}{row.images_per_second:>12,.0f} images/s, {row.of_network:.2f} of the network alone; "
+            f"limited by {_LIMITS[row.limit]}"
+        )
+    print(
+        f"one worker, an image: network {speed.network_us:,.1f} us, PNG {speed.encoding_us:,.1f} us "
+        f"({speed.png_bytes:,.0f} bytes), its file {speed.files_us:,.1f} us"
+    )
+
+
+_LIMITS = {
+    "network": "the network",
+    "encoding": "encoding",
+    "files": "writing files",
+    "turns": "turns (Python's interpreter lock, the file system)",
+}
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is installed and which devices really work, and what to do about it."""
     from ganrt.doctor import examine, well
@@ -458,7 +545,7 @@ def train(
 @app.command()
 def export(
     source: Annotated[
-        Path, typer.Argument(help="A run folder, a snapshot of it, a float .onnx, or an .onnx to export again.")
+        Path, typer.Argument(help="A run folder, a snapshot of it, a float .onnx, or a generator to export again.")
     ],
     out: Annotated[Path, typer.Option(help="The file to write, .onnx.")],
     name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
@@ -475,6 +562,7 @@ def export(
     ] = None,
     classes: Annotated[str | None, typer.Option(help="With .onnx: class names, with commas.")] = None,
     layout: Annotated[str | None, typer.Option(help="With .onnx, where the shape does not tell: nchw or nhwc.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision, for GPUs; float32 unless given.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Export a trained generator to ONNX, proven equal to its source (needs the extra train)."""
@@ -491,7 +579,7 @@ def export(
             for option, value in (given | {"--quality": quality}).items():
                 if value is not None:
                     raise UsageError(f"{option} does not apply: {source} has a card already", "Leave it out.")
-            made = export_again(source, out, name=name, overwrite=overwrite)
+            made = export_again(source, out, name=name, fp16=fp16, overwrite=overwrite)
         elif value_range is None:
             raise UsageError(
                 f"the range of {source} is not known", "Say which values are black and white: --range=-1,1"
@@ -505,6 +593,7 @@ def export(
                 layout=layout,
                 name=name,
                 texts=texts,
+                fp16=fp16,
                 overwrite=overwrite,
             )
     else:
@@ -513,7 +602,7 @@ def export(
         for option, value in (("--range", value_range), ("--classes", classes), ("--layout", layout)):
             if value is not None:
                 raise UsageError(f"{option} does not apply to a run", "The run knows it: leave it out.")
-        made = export_run(source, out, name=name, texts=texts, overwrite=overwrite)
+        made = export_run(source, out, name=name, texts=texts, fp16=fp16, overwrite=overwrite)
     print(f"{out}: {made.name}, equal to its source: {_plain(dict(made.parity))}")
     print(f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(str(out))}")
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,7 +18,8 @@ from ganrt.generator import Generator
 from ganrt.layouts import layout_of
 from ganrt.ledger import check_root
 from ganrt.planning import PlanOptions
-from ganrt.shards import Plan, Shard
+from ganrt.shards import Plan, Shard, require
+from ganrt.workers import MAX_PROCESSES
 
 _BLOCK = 4096  # bytes; what most file systems give out
 _LEDGER_BYTES = 45  # a file's size and digest in a ledger line
@@ -42,6 +44,7 @@ class Forecast:
     seconds: float
     images_per_second: float
     device: str
+    processes: int
     workers: int
     threads: int | None
     batch: int
@@ -57,9 +60,11 @@ def forecast(
     *,
     n: int,
     out: str | os.PathLike[str],
+    processes: int = 1,
     workers: int | None = None,
     threads: int | None = None,
     device: str = "auto",
+    provider_options: Mapping[str, Any] | None = None,
     shard: str | tuple[int, int] = (0, 1),
     overwrite: bool = False,
     **options: Unpack[PlanOptions],
@@ -69,7 +74,8 @@ def forecast(
     A few batches are made in a temporary folder. Raises what generate would raise at its start, and
     StorageFull when the dataset cannot fit.
     """
-    job = prepare(model, n, out, workers, threads, device, shard, overwrite, options)
+    processes = require("processes", processes, 1, MAX_PROCESSES)
+    job = prepare(model, n, out, workers, threads, device, provider_options, shard, overwrite, options, processes)
     try:
         part = check_root(job.root, job.plan, job.n, overwrite) if job.root.exists() else None
         if overwrite:
@@ -80,16 +86,16 @@ def forecast(
         finished = [len(shard) for shard, _ in part.records() if shard.number % m == k] if part else []
         shards, own = job.plan.share(job.n, job.machine)
         shards, todo = shards - len(finished), own - sum(finished)
-        workers, threads = job.arrange(todo)
+        workers, threads = job.arrange(-(-todo // processes))
         generator = job.load(threads)
         loose, size, on_disk, seconds = _probe(generator, job.plan)
         free, inodes_free = _free(job.root)
     except OSError as error:
         raise storage_error(error) from error
     layout = layout_of(job.plan)
-    rate = min(workers, max(1, -(-todo // job.plan.batch))) / seconds
+    rate = min(workers * processes, max(1, -(-todo // job.plan.batch))) / seconds
     files = todo if loose else len(layout.common(0)) or shards
-    files += _OWN_FILES if todo else 0
+    files += _OWN_FILES + processes - 1 if todo else 0  # each process has a ledger
     result = Forecast(
         images=todo,
         already=own - todo,
@@ -102,6 +108,7 @@ def forecast(
         seconds=round(todo / rate, 3),
         images_per_second=round(rate, 1),
         device=generator.device,
+        processes=processes,
         workers=workers,
         threads=generator.threads,
         batch=job.plan.batch,

@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,11 +26,10 @@ from ganrt.ledger import Ledger, Machine, Part
 from ganrt.manifest import complete
 from ganrt.models import find_model
 from ganrt.planning import PlanOptions, make_plan, parse_shard
-from ganrt.providers import installed_runtimes, parse_device
+from ganrt.providers import check_provider_options, installed_runtimes, parse_device
 from ganrt.shards import Plan, Record, Shard, require
-from ganrt.workers import InOrder, Stopped, arrange, in_threads
+from ganrt.workers import MAX_PROCESSES, MAX_WORKERS, InOrder, Stopped, arrange, in_threads
 
-MAX_WORKERS = 1024
 RECHECKED = 4  # shards whose digests are compared on resume
 WORKERS_A_SHARD = 8
 FEW_WORKERS = 2  # always help, where there are processors for them
@@ -60,8 +59,8 @@ class Report:
 
     ``images`` were made by it and ``already`` were there; ``complete`` says whether all ``total`` are, from
     every machine and part. ``device`` is None when nothing was to do. ``images_per_second`` is of making
-    and writing, ``seconds`` of the whole call. ``workers`` made them, each with so many ``threads`` in a call of
-    the network (None for a session that was given).
+    and writing, ``seconds`` of the whole call. So many ``workers`` a process made them, each with so many
+    ``threads`` in a call of the network (None for a session that was given).
     """
 
     images: int
@@ -72,6 +71,7 @@ class Report:
     bytes: int
     complete: bool
     device: str | None
+    processes: int
     workers: int
     threads: int | None
     batch: int
@@ -91,9 +91,11 @@ def generate(
     *,
     n: int,
     out: str | os.PathLike[str],
+    processes: int = 1,
     workers: int | None = None,
     threads: int | None = None,
     device: str = "auto",
+    provider_options: Mapping[str, Any] | None = None,
     shard: str | tuple[int, int] = (0, 1),
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -103,11 +105,14 @@ def generate(
     """Writes ``n`` samples of a generator as a dataset under ``out``; :class:`PlanOptions` says which and how.
 
     The same call goes on where an interrupted one stopped, a larger ``n`` extends the dataset, and a
-    complete one is left as it is. ``model`` is a name or path, or a generator loaded from one. ``workers`` is how
-    many threads make batches, ``threads`` how many each has within a call of the network on a CPU; unless given,
-    what is fastest as a rule, which the report tells. Neither changes a byte. ``shard`` is ``"K/M"`` or (K, M): of
-    M machines this is the K-th from 0, and makes every M-th shard. ``overwrite`` removes what ganrt wrote there
-    for this part before it starts.
+    complete one is left as it is. ``model`` is a name or path, or a generator loaded from one.
+
+    ``workers`` is how many threads make batches, ``threads`` how many each has within a call of the network on a
+    CPU; unless given, what is fastest as a rule, which the report tells. ``processes`` share the work, each with
+    workers of its own, and with the device ``cuda`` each with the next GPU. None of them changes an image's bytes.
+    ``provider_options`` go to ONNX Runtime's CUDA provider, as in :func:`ganrt.load`. ``shard`` is ``"K/M"`` or
+    (K, M): of M machines this is the K-th from 0, and makes every M-th shard. ``overwrite`` removes what ganrt
+    wrote there for this part before it starts.
 
     ``progress`` is called a few times a second, in this thread. Setting ``cancel`` stops the run after the
     batches in work; what is finished is kept, and Cancelled is raised.
@@ -115,8 +120,33 @@ def generate(
     Raises the errors of :func:`ganrt.load`, UsageError, DatasetMismatch, DatasetLocked, DatasetDamaged,
     StorageError, StorageFull, InferenceError, Cancelled.
     """
+    processes = require("processes", processes, 1, MAX_PROCESSES)
+    job = prepare(model, n, out, workers, threads, device, provider_options, shard, overwrite, options, processes)
+    if processes == 1:
+        return make_dataset(job, progress, cancel, overwrite)
+    from ganrt.processes import share_out
+
+    assert not isinstance(model, Generator)
+    request = {
+        "model": os.path.abspath(find_model(model)),
+        "n": job.n,
+        "out": os.fspath(out),
+        "workers": job.workers,
+        "threads": job.threads,
+        "device": device,
+        "provider_options": check_provider_options(provider_options, device),
+    }
+    return share_out(job, processes, request, overwrite, progress, cancel)
+
+
+def make_dataset(
+    job: Job,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Makes what is missing of a checked request, in this process. Raises as :func:`generate` does."""
     began = time.monotonic()
-    job = prepare(model, n, out, workers, threads, device, shard, overwrite, options)
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
@@ -134,6 +164,7 @@ def generate(
         bytes=run.bytes,
         complete=finished,
         device=run.device,
+        processes=1,
         workers=run.workers,
         threads=run.threads,
         batch=job.plan.batch,
@@ -141,7 +172,7 @@ def generate(
         layout=job.plan.layout,
         format=job.plan.format,
         model=job.plan.model,
-        out=os.fspath(out),
+        out=job.out,
     )
 
 
@@ -174,16 +205,18 @@ class Job:
     """A checked request: what to make, where, with what."""
 
     root: Path
+    out: str  # the root as it was given
     plan: Plan
     n: int
     machine: Machine
     workers: int | None
     threads: int | None
+    among: int  # processes that share this machine's processors
     load: Callable[[int], Generator]  # with so many threads a call; put off until something is to do
 
     def arrange(self, todo: int) -> tuple[int, int]:
         """Workers and threads for so many images."""
-        return arrange(self.workers, self.threads, -(-todo // self.plan.batch))
+        return arrange(self.workers, self.threads, -(-todo // self.plan.batch), self.among)
 
 
 def prepare(
@@ -193,24 +226,31 @@ def prepare(
     workers: int | None,
     threads: int | None,
     device: str,
+    provider_options: Mapping[str, Any] | None,
     shard: str | tuple[int, int],
     overwrite: bool,
     options: PlanOptions,
+    among: int = 1,
 ) -> Job:
     """Checks a request as a whole before anything is written or loaded. Raises as :func:`generate` does."""
     n = require("n", n, 0, MAX_INDEX)
     workers = None if workers is None else require("workers", workers, 1, MAX_WORKERS)
     threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
     parse_device(device)
+    check_provider_options(provider_options, device)
     machine = parse_shard(shard)
     if overwrite and machine[1] > 1:
         raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     if isinstance(model, Generator):
         given, card, digest = model, model.card, model.digest
+        if among > 1:
+            raise UsageError("a generator given cannot go to other processes", "Give its name or path.")
         if device != "auto":
             raise UsageError("device belongs to the generator given", "Name it where the generator is loaded.")
-        if threads is not None:
-            raise UsageError("threads belong to the generator given", "Name them where the generator is loaded.")
+        if threads is not None or provider_options:
+            raise UsageError(
+                "threads and provider options belong to the generator given", "Name them where the generator is loaded."
+            )
         if digest is None:
             raise UsageError("a generator made from a session has no file to name in the manifest", "Load its file.")
         if options.get("batch") is None:
@@ -223,14 +263,28 @@ def prepare(
         card, digest = checked.card, checked.digest
 
         def load(threads: int) -> Generator:
-            return load_checked(checked, path, device, options.get("batch"), threads)
+            return load_checked(checked, path, device, options.get("batch"), threads, provider_options)
 
     plan = make_plan(card, digest, **options)
     require("start + n", plan.start + n, 0, MAX_INDEX)
     layout = layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
     if machine[1] > 1 and not layout.divisible:
         raise UsageError(f"layout {plan.layout} cannot be made by several machines", "Use folder or webdataset.")
-    return Job(root=Path(out), plan=plan, n=n, machine=machine, workers=workers, threads=threads, load=load)
+    if among > 1 and not layout.divisible:
+        raise UsageError(
+            f"layout {plan.layout} cannot be made by several processes", "Use folder or webdataset, or one process."
+        )
+    return Job(
+        root=Path(out),
+        out=os.fspath(out),
+        plan=plan,
+        n=n,
+        machine=machine,
+        workers=workers,
+        threads=threads,
+        among=among,
+        load=load,
+    )
 
 
 def samples_of(plan: Plan) -> Samples:
@@ -298,7 +352,7 @@ class _Run:
         self._generator = job.load(threads)
         self.threads = self._generator.threads
         self.device = self._generator.device
-        self._ledger.note(made_with(self.device))
+        self._ledger.note(made_with(self._generator))
         gone = {number for number in self._ledger.part.finished if number % job.machine[1] == job.machine[0]}
         complete(job.root, job.plan.part, gone - self._trusted.keys())  # the manifest says: not complete
         self._layout.prepare(job.root)
@@ -385,7 +439,7 @@ class _Run:
                 self.bytes += sum(record.sizes)
 
 
-def made_with(device: str) -> dict[str, str]:
-    """The software that decides bytes, and the kind of device, for the record."""
+def made_with(generator: Generator) -> dict[str, str]:
+    """The software that decides bytes, and the kind of device with its options, for the record."""
     versions = {"ganrt": __version__, "isal": isal.__version__, "pillow": PIL.__version__, **installed_runtimes()}
-    return {**versions, "device": device.partition(":")[0]}
+    return {**versions, "device": generator.device.partition(":")[0], **generator.provider_options}

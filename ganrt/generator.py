@@ -12,13 +12,14 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ganrt.bound import bound_runs
 from ganrt.card import Card
 from ganrt.contract import CheckedModel, card_of_session, read_model
 from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE, Pixels, resize, to_mode
 from ganrt.errors import GanrtError, InferenceError, ModelError, UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
 from ganrt.models import find_model
-from ganrt.providers import BoundRuns, cpu_count, create_session, device_of_session, load_error
+from ganrt.providers import check_provider_options, cpu_count, create_session, device_of_session, load_error
 from ganrt.shards import CHANNELS, DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
 
 MAX_THREADS = 1024
@@ -65,7 +66,7 @@ class _Source:
     device: str
     batch: int | None
     threads: int | None
-    provider_options: Mapping[str, Any] | None
+    provider_options: dict[str, Any]
 
 
 def load(
@@ -111,7 +112,7 @@ def load_checked(
     """Loads a generator whose bytes passed the contract's check."""
     session, used = create_session(model.data, device, threads or cpu_count(), provider_options)
     card_of_session(session, str(path))  # ONNX Runtime read the same interface out of the bytes as the check did
-    source = _Source(str(path.resolve()), model.digest, device, batch, threads, provider_options)
+    source = _Source(str(path.resolve()), model.digest, device, batch, threads, dict(provider_options or {}))
     return Generator(model.card, session, used, batch or DEFAULT_BATCH, model.digest, source)
 
 
@@ -139,7 +140,7 @@ class Generator:
         self._batch = batch
         self._digest = digest
         self._source = source
-        self._bound = BoundRuns(device)
+        self._bound = bound_runs(device, session)
 
     @property
     def card(self) -> Card:
@@ -172,6 +173,12 @@ class Generator:
             return _reload(replace(self._source, threads=threads))
         except GanrtError:
             return self
+
+    @property
+    def provider_options(self) -> dict[str, str]:
+        """The options of ONNX Runtime's CUDA provider that were asked for; none on a CPU."""
+        asked = self._source.provider_options if self._source and self._device != "cpu" else None
+        return check_provider_options(asked, self._device)
 
     @property
     def digest(self) -> str | None:
@@ -306,7 +313,7 @@ class Generator:
     def make(self, samples: Samples, draw: Draw, start: int, stop: int) -> Batch:
         """Those of the samples start … stop-1 that lie in one batch, at least one."""
         first, count = draw.first, len(draw.z)
-        images = self._run({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, samples.psi)
+        images = self.network(draw, samples.psi)
         self._check_varied(images, samples, first)
         kept = slice(max(start, first) - first, min(stop, first + count) - first)
         images = to_mode(images[kept], samples.mode)
@@ -317,6 +324,10 @@ class Generator:
             None if draw.y is None else draw.y[kept],
             np.arange(first + kept.start, first + kept.stop, dtype=np.int64),
         )
+
+    def network(self, draw: Draw, psi: float | None) -> Pixels:
+        """One call of the network and nothing else: uint8 [N, H, W, C] of its own size."""
+        return self._run({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, psi)
 
     def _run(self, feeds: dict[str, NDArray[Any]], psi: float | None) -> Pixels:
         count = len(feeds["z"])
@@ -330,6 +341,8 @@ class Generator:
                 images: Pixels = self._bound.run(self._session, feeds, wanted)
             else:
                 [images] = self._session.run(["images"], feeds)
+        except GanrtError:  # of the copies, which says what to do
+            raise
         except Exception as error:  # ONNX Runtime raises a dozen types that share no base
             raise run_error(error, count) from error
         if images.shape != wanted or images.dtype != np.uint8:

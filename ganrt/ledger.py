@@ -170,7 +170,7 @@ class Ledger:
                 if other == path or not (alone or (k - k_other) % math.gcd(m, m_other) == 0):
                     continue
                 held = ledger._others.enter_context(open(other, "r+b"))  # noqa: SIM115 - likewise
-                if not try_lock(held):
+                if not try_lock(held, shared=True):
                     raise _locked(root, plan.part)
             if part.n != n or not _says(path, n):
                 ledger._write({"n": n})
@@ -253,18 +253,23 @@ def remove_part(root: Path, name: str) -> None:
             path.unlink()
 
 
-def try_lock(file: FileIO | IO[bytes]) -> bool:
-    """Takes the operating system's lock on an open file; False when another process has it."""
+def try_lock(file: FileIO | IO[bytes], shared: bool = False) -> bool:
+    """Takes the operating system's lock on an open file; False when another process has it.
+
+    Several may have a ``shared`` one at a time, while nobody has the other kind.
+    """
     try:
         if os.name == "nt":
             import msvcrt
 
             file.seek(1 << 40)  # a byte beyond the data, so that others may read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            if shared:  # there is no such lock there: it is known only that nobody has the file now
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:

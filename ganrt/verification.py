@@ -121,7 +121,7 @@ def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | No
         with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:
             if generator:
                 layout.prepare(root)
-                claimed.note(made_with(generator.device))
+                claimed.note(made_with(generator))
                 records = {shard.number: record for shard, record in part.records() if shard.number in broken}
                 for number, names in sorted(broken.items()):
                     shard = part.plan.shard(number, part.n)

@@ -10,6 +10,8 @@ from ganrt.errors import Cancelled
 from ganrt.providers import cpu_count
 
 T = TypeVar("T")
+MAX_WORKERS = 1024
+MAX_PROCESSES = 256
 _TICK = 0.1  # seconds
 
 
@@ -17,16 +19,18 @@ class Stopped(Exception):
     """Raised inside a worker to leave an item unfinished."""
 
 
-def arrange(workers: int | None, threads: int | None, batches: int) -> tuple[int, int]:
+def arrange(workers: int | None, threads: int | None, batches: int, among: int = 1) -> tuple[int, int]:
     """How many workers make some batches, and how many threads each has in a call of the network on a CPU.
 
     Unless given: a worker a processor with one thread, the fastest arrangement where there are batches for all
-    (docs/performance.md); where there are fewer, the other processors work within the calls.
+    (docs/performance.md); where there are fewer, the other processors work within the calls. ``among`` so many
+    processes the processors are shared out.
     """
     if workers is not None:
         return workers, threads or 1
-    workers = max(1, min(cpu_count() // (threads or 1), batches))
-    return workers, threads or max(1, cpu_count() // workers)
+    processors = max(1, cpu_count() // among)
+    workers = max(1, min(processors // (threads or 1), batches))
+    return workers, threads or max(1, processors // workers)
 
 
 def in_threads(

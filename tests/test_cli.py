@@ -34,17 +34,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 OPTIONS = {
     "generate": """--n --out --model --seed --start --classes --psi --latent-std --size --resample --mode --layout
-        --format --quality --no-mark --shard-size --batch --workers --device --shard --part --overwrite --dry-run
-        --quiet --json""",
+        --format --quality --no-mark --shard-size --batch --processes --workers --threads --device --provider-option
+        --shard --part --overwrite --dry-run --quiet --json""",
     "models": "--json",
     "inspect": "--json",
     "preview": "--out --rows --cols --classes --seed --device",
     "verify": "--repair --model --device --quiet --json",
     "merge": "",
+    "bench": "--out --batch --workers --threads --seconds --device --json",
     "doctor": "--json",
     "recipes": "",
     "train": "--data --run-dir --seed --device --minutes",
-    "export": "--out --name --card --quality --range --classes --layout --overwrite",
+    "export": "--out --name --card --quality --range --classes --layout --fp16 --overwrite",
 }
 SMALLEST = "width=2 z_dim=4 batch_size=16 total_kimg=0.032 tick_kimg=0.016 snapshot_kimg=0.032"
 
@@ -127,7 +128,7 @@ def test_help_lists_every_command_and_the_exit_codes(run: Run) -> None:
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_of_a_command_lists_every_option(run: Run, command: str) -> None:
     shown = well(run(command, "--help")).out
-    described = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", shown, re.MULTILINE))
+    described = set(re.findall(r"^  (?:-\w, )?(--[a-z][a-z0-9-]*)", shown, re.MULTILINE))
     assert described == {*OPTIONS[command].split(), "--help"}
 
 
@@ -182,6 +183,26 @@ def test_generate_prints_one_json_object_and_nothing_else_on_stdout(run: Run) ->
     found = {key: report[key] for key in ("images", "device", "workers", "batch", "out", "complete")}
     assert found == {"images": 30, "device": "cpu", "workers": 2, "batch": 8, "out": "a", "complete": True}
     assert report["seconds"] > 0 and report["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_generate_tells_how_many_workers_and_threads_there_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    for module in ("workers", "generator"):
+        monkeypatch.setattr(f"ganrt.{module}.cpu_count", lambda: 4)
+
+    def told(out: str, options: str) -> tuple[int, int]:
+        words = f"generate --n 20 --batch 8 --json --device cpu --out {out} {options}"
+        report = json.loads(well(run(*words.split(), *more)).out)
+        return report["workers"], report["threads"]
+
+    assert told("a", "--workers 2 --threads 3") == (2, 3)
+    assert told("b", "--workers 1") == (1, 1)
+    assert told("c", "--threads 2") == (2, 2)
+    assert told("d", "--threads 9") == (1, 9)
+    assert told("e", "--batch 32") == (1, 4)
+    assert told("a", "") == ((3, 1) if more else (0, None))  # everything is there: nobody is needed
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
@@ -307,6 +328,10 @@ def test_classes_are_named_with_commas_or_again_by_name_or_number(
         ("--classes Bag,bag", "class 'Bag' is named twice"),
         ("--classes ,", "no class is named"),
         ("--workers 0", "workers 0"),
+        ("--workers 1025", "workers 1025"),
+        ("--threads 0", "threads 0"),
+        ("--threads -1", "threads -1"),
+        ("--threads 1025", "threads 1025"),
         ("--batch 0", "batch 0"),
         ("--seed -1", "seed -1"),
         ("--start -1", "start -1"),
@@ -329,6 +354,8 @@ def test_options_that_cannot_be_meant_or_do_not_apply_are_usage_errors(run: Run,
         ("generate --n ten --out a", "'--n'"),
         ("generate --n 5 --out a --nonsense", "--nonsense"),
         ("generate --n 5 --out a --psi high", "'--psi'"),
+        ("generate --n 5 --out a --threads two", "'--threads'"),
+        ("generate --n 5 --out a --threads 1.5", "'--threads'"),
         ("nonsense", "nonsense"),
     ],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import io
 import json
 import os
 import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,14 @@ import numpy as np
 import pytest
 
 import ganrt
-from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, InferenceError, UsageError
+from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, InferenceError, StorageFull, UsageError
+from ganrt.generator import Draw, Generator
 from ganrt.latents import latents
+from ganrt.ledger import read_parts
 from tests.datasets import (
     DIVISIBLE,
     LAYOUTS,
+    ROOT,
     contents,
     differences,
     files,
@@ -65,12 +71,60 @@ def manifest(root: Path) -> dict[str, Any]:
 
 
 @every_layout
-@pytest.mark.parametrize("workers", [2, 5])
-def test_any_number_of_workers_writes_the_same_bytes(
-    layout: str, workers: int, model: Path, whole: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(("workers", "threads"), [(1, 2), (1, 4), (3, 1), (3, 4), (9, 1), (9, 2), (17, 1), (17, 4)])
+def test_any_number_of_workers_and_threads_writes_the_same_bytes(
+    layout: str, workers: int, threads: int, model: Path, whole: dict[str, Path], tmp_path: Path
 ) -> None:
-    make(model, tmp_path / "out", 1000, layout=layout, workers=workers)
+    report = make(model, tmp_path / "out", 1000, layout=layout, workers=workers, threads=threads)
+    assert (report.workers, report.threads, report.images) == (workers, threads, 1000)
     assert differences(tmp_path / "out", whole[layout]) == []
+    assert ganrt.verify(tmp_path / "out") == []
+
+
+@every_layout
+@pytest.mark.parametrize(("start", "n"), [(31, 2), (127, 2), (129, 700), (300, 513)])
+def test_workers_share_shards_that_begin_and_end_anywhere(
+    layout: str, start: int, n: int, model: Path, tmp_path: Path
+) -> None:
+    make(model, tmp_path / "one", n, layout=layout, start=start, workers=1)
+    make(model, tmp_path / "many", n, layout=layout, start=start, workers=17, threads=2)
+    assert differences(tmp_path / "many", tmp_path / "one") == []
+    assert ganrt.verify(tmp_path / "many") == []
+    wanted = ganrt.load(model, device="cpu", batch=32, threads=1).sample(n, start=start)
+    found = images(tmp_path / "many", layout)
+    first = 0 if layout == "npy" else start
+    assert sorted(int(Path(name).stem) - first for name in found) == list(range(n))
+    for name, image in found.items():
+        np.testing.assert_array_equal(image, wanted[int(Path(name).stem) - first])
+
+
+@pytest.mark.parametrize(("workers", "shards"), [(1, 1), (7, 1), (8, 2), (9, 2), (17, 3)])
+def test_many_workers_have_more_than_one_shard_in_work(
+    workers: int, shards: int, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    real = Generator.draws
+
+    def watched(*arguments: Any) -> Iterator[Draw]:
+        for draw in real(*arguments):
+            order.append(draw.first)
+            yield draw
+
+    monkeypatch.setattr(Generator, "draws", watched)
+    make(model, tmp_path / "out", 1000, layout="webdataset", workers=workers)
+    # The first batch of each shard in work, the second of each …: shards of four batches of 32.
+    assert order[: 4 * shards] == [128 * shard + 32 * k for k in range(4) for shard in range(shards)]
+    assert sorted(order) == list(range(0, 1000, 32))
+
+
+@pytest.mark.parametrize("batch", [64, 300])
+def test_threads_within_a_call_of_the_shipped_generator_change_no_byte(batch: int, tmp_path: Path) -> None:
+    shipped = ROOT / "exported" / "fashion.onnx"
+    options: dict[str, Any] = {"layout": "npy", "batch": batch, "shard_size": 5 * batch, "classes": None}
+    for workers, threads in ((1, 1), (1, 2), (1, 3), (2, 2)):
+        report = make(shipped, tmp_path / f"{workers}x{threads}", 300, workers=workers, threads=threads, **options)
+        assert report.threads == threads
+        assert differences(tmp_path / f"{workers}x{threads}", tmp_path / "1x1") == []
 
 
 @every_divisible_layout
@@ -227,6 +281,7 @@ def test_a_complete_dataset_is_left_as_it_is(layout: str, model: Path, whole: di
     calls: list[ganrt.Progress] = []
     report = make(model, out, 1000, layout=layout, progress=calls.append)
     assert (report.images, report.already, report.device, report.complete) == (0, 1000, None, True)
+    assert (report.workers, report.threads) == (0, None)
     assert marks(out) == before
 
 
@@ -370,9 +425,19 @@ def test_a_part_cannot_be_called_like_the_ledger_of_a_machine(model: Path, tmp_p
 # Locks.
 
 
-def test_a_second_run_on_the_same_share_is_locked_out(model: Path, whole: dict[str, Path], tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_share_is_locked_out(
+    model: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     locked: list[str] = []
+    tried, real = threading.Event(), Generator.make
+
+    def waiting(generator: Generator, samples: Any, draw: Draw, *rest: Any) -> Any:
+        if draw.first == 896:  # the last shard: the run is not over before all was tried
+            tried.wait(60)
+        return real(generator, samples, draw, *rest)
+
+    monkeypatch.setattr(Generator, "make", waiting)
 
     def meanwhile(_: ganrt.Progress) -> None:
         if locked:
@@ -383,6 +448,7 @@ def test_a_second_run_on_the_same_share_is_locked_out(model: Path, whole: dict[s
             locked.append(str(error.value))
         with pytest.raises(DatasetLocked):
             ganrt.verify(out, repair=True, model=model)
+        tried.set()
 
     make(model, out, 1000, progress=meanwhile)
     assert len(locked) == 3
@@ -468,22 +534,24 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @every_layout
+@pytest.mark.parametrize("workers", [2, 9])
 def test_a_cancelled_run_keeps_what_is_finished_and_the_same_call_goes_on(
-    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, model = tmp_path / "out", model_file(tmp_path)
     slowly(monkeypatch)
+    make(model, tmp_path / "once", 3_000, layout=layout)
     for _ in range(2):
         with pytest.raises(Cancelled) as error:
-            make(model, out, 3_000, layout=layout, **stopping_after(500))
+            make(model, out, 3_000, layout=layout, workers=workers, **stopping_after(500))
         [note] = error.value.__notes__
+        only_whole_shards(out, tmp_path / "once", layout)
         assert "of 3,000 images are finished and kept; the same command goes on from there" in note
         assert not (out / "README.md").exists() and manifest(out)["complete"] is False
         parts = [path.name for path in files(out) if path.name.endswith(".part")]
         assert parts == (["images.npy.part"] if layout == "npy" else [])
-    report = make(model, out, 3_000, layout=layout)
+    report = make(model, out, 3_000, layout=layout, workers=workers)
     assert report.already > 0 and report.images + report.already == 3_000
-    make(model, tmp_path / "once", 3_000, layout=layout)
     assert differences(out, tmp_path / "once") == []
     assert ganrt.verify(out) == []
 
@@ -507,6 +575,131 @@ def test_an_error_of_the_caller_stops_the_run_cleanly(
         make(model, tmp_path / "out", 1000, layout=layout, progress=progress)
     make(model, tmp_path / "out", 1000, layout=layout)
     assert differences(tmp_path / "out", whole[layout]) == []
+
+
+def only_whole_shards(out: Path, whole: Path, layout: str, shard_size: int = 128) -> int:
+    """Fails unless what the ledger of an unfinished run says is there, whole, and no ``.part`` but the array's is.
+
+    Returns how many shards it says are finished.
+    """
+    parts = [path.name for path in files(out) if path.name.endswith(".part")]
+    assert parts == (["images.npy.part"] if layout == "npy" else [])
+    [part] = read_parts(out).values()
+    for number, (count, _) in part.finished.items():
+        shard = part.plan.shard(number, part.n)
+        assert shard and len(shard) == count
+    if layout == "webdataset":
+        wanted = {f"{number:06d}.tar" for number in part.finished}
+        assert {path.name for path in out.glob("*.tar*")} == wanted
+        assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in wanted)
+    elif layout == "folder":
+        theirs = {path.name: path.read_bytes() for path in image_files(whole)}
+        mine = {path.name: path.read_bytes() for path in image_files(out)}
+        assert mine.items() <= theirs.items()
+        finished = (part.plan.shard(number, part.n) for number in part.finished)
+        assert {f"{index:08d}.png" for shard in finished if shard for index in range(shard.start, shard.stop)} <= set(
+            mine
+        )
+    else:
+        image = 8 * 8 * 3
+        with open(out / "images.npy.part", "rb") as file:
+            for number in part.finished:
+                file.seek(128 + number * shard_size * image)
+                rows = np.load(whole / "images.npy")[number * shard_size : (number + 1) * shard_size]
+                assert file.read(rows.size) == rows.tobytes()
+    return len(part.finished)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Makes the disk full after so many writes of images."""
+    guard = threading.Lock()
+    left = [0]
+
+    def spend() -> None:
+        with guard:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class File(io.FileIO):
+        def write(self, data: Any) -> int:
+            spend()
+            return super().write(data)
+
+    def opened(path: Path, mode: str, buffering: int = -1) -> Any:
+        return File(path, mode.replace("b", "")) if buffering == 0 else open(path, mode, buffering)
+
+    def write(file: int, data: bytes) -> int:
+        spend()
+        return real(file, data)
+
+    real = os.write
+
+    def full_after(writes: int) -> None:
+        left[0] = writes
+        for module in ("webdataset", "npy"):
+            monkeypatch.setattr(f"ganrt.layouts.{module}.open", opened, raising=False)
+        monkeypatch.setattr("ganrt.files.os.write", write)
+
+    yield full_after
+
+
+@every_layout
+@pytest.mark.parametrize("workers", [1, 9, 17])
+@pytest.mark.parametrize("left", [2, 1])
+def test_a_disk_that_is_full_in_the_middle_leaves_only_whole_shards(
+    layout: str,
+    workers: int,
+    left: int,
+    model: Path,
+    whole: dict[str, Path],
+    tmp_path: Path,
+    disk: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    # Of the writes of three shards the last one or two have no room: of an archive, its end, or a batch and that.
+    disk(3 * {"folder": 128, "webdataset": 4 + 1, "npy": 4}[layout] - left)
+    with pytest.raises(StorageFull) as error:
+        make(model, out, 1000, layout=layout, workers=workers)
+    kept = only_whole_shards(out, whole[layout], layout)
+    assert error.value.__notes__ == [
+        f"{kept * 128:,} of 1,000 images are finished and kept; the same command goes on from there."
+    ]
+    assert kept == 2 if workers == 1 else kept <= 2
+    assert not (out / "README.md").exists() and manifest(out)["complete"] is False
+    monkeypatch.undo()
+    report = make(model, out, 1000, layout=layout, workers=workers)
+    assert report.already == kept * 128 and report.complete
+    assert differences(out, whole[layout]) == []
+    assert ganrt.verify(out) == []
+
+
+@every_layout
+@pytest.mark.parametrize("workers", [1, 9, 17])
+def test_a_network_that_fails_in_the_middle_leaves_only_whole_shards(
+    layout: str, workers: int, model: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "out", Generator.make
+
+    def failing(generator: Generator, samples: Any, draw: Draw, *rest: Any) -> Any:
+        if draw.first == 3 * 128 + 2 * 32:
+            time.sleep(0.02)  # the other workers go ahead
+            raise InferenceError("the network broke", "Mend it.")
+        return real(generator, samples, draw, *rest)
+
+    before = threading.active_count()
+    monkeypatch.setattr(Generator, "make", failing)
+    with pytest.raises(InferenceError, match="the network broke"):
+        make(model, out, 1000, layout=layout, workers=workers)
+    assert threading.active_count() == before
+    kept = only_whole_shards(out, whole[layout], layout)
+    assert 3 not in next(iter(read_parts(out).values())).finished and kept <= 7
+    monkeypatch.undo()
+    report = make(model, out, 1000, layout=layout, workers=workers)
+    assert report.already in (kept * 128, kept * 128 - 24)  # the last shard is short
+    assert differences(out, whole[layout]) == []
 
 
 @every_layout
@@ -537,7 +730,9 @@ def test_the_report_says_what_the_run_did(layout: str, model: Path, tmp_path: Pa
         "total": 1000,
         "complete": True,
         "device": "cpu",
+        "processes": 1,
         "workers": 2,
+        "threads": 1,
         "batch": 32,
         "shard_size": 128,
         "layout": layout,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import ganrt
 from ganrt.encode import resize, to_mode
+from ganrt.generator import DRAWN, check_samples
 from ganrt.latents import labels, latents
 from tests.models import tiny_model
 
@@ -164,6 +165,48 @@ def test_batches_lie_at_absolute_indices_and_are_run_whole() -> None:
     batches = list(ganrt.load(session, batch=4).stream(8, start=6))
     assert [batch.indices.tolist() for batch in batches] == [[6, 7], [8, 9, 10, 11], [12, 13]]
     assert session.rows == [4, 4, 4]
+
+
+@pytest.mark.parametrize("class_names", [("a", "b", "c"), ()])
+@pytest.mark.parametrize(("start", "n", "batch"), [(0, 64, 8), (5, 61, 8), (10**8 - 3, 70, 7), (7, 1, 8), (0, 9, 1)])
+def test_how_many_latents_are_drawn_at_a_time_changes_no_sample(
+    start: int, n: int, batch: int, class_names: tuple[str, ...], load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load(batch=batch, class_names=class_names)
+    seen: list[list[ganrt.Batch]] = []
+    for drawn in (1, 3 * 8 * batch - 1, 3 * 8 * batch, 1 << 16):  # a batch at a time, two, three, all
+        monkeypatch.setattr("ganrt.generator.DRAWN", drawn)
+        seen.append(list(generator.stream(n, seed=3, start=start)))
+        given = list(generator.draws(check_samples(generator.card, 3), start, start + n, batch))
+        first = start - start % batch
+        assert [(draw.first, len(draw.z)) for draw in given] == [(first + k * batch, batch) for k in range(len(given))]
+        assert np.array_equal(np.concatenate([draw.z for draw in given]), latents(3, first, len(given) * batch, 8))
+        for draw in given:
+            if class_names:
+                assert np.array_equal(draw.y, labels((0, 1, 2), draw.first, batch))  # type: ignore[arg-type]
+            else:
+                assert draw.y is None
+    for other in seen[1:]:
+        for mine, theirs in zip(other, seen[0], strict=True):
+            assert np.array_equal(mine.images, theirs.images) and np.array_equal(mine.indices, theirs.indices)
+            assert np.array_equal(mine.labels, theirs.labels) if class_names else mine.labels is None  # type: ignore[arg-type]
+    assert [index for batch in seen[0] for index in batch.indices.tolist()] == list(range(start, start + n))
+
+
+def test_latents_are_drawn_for_several_batches_but_never_without_end(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def watched(seed: int, start: int, count: int, *rest: Any, **options: Any) -> Any:
+        drawn.append(count)
+        return latents(seed, start, count, *rest, **options)
+
+    monkeypatch.setattr("ganrt.generator.latents", watched)
+    next(load(batch=4).stream(10**9))
+    assert drawn == [DRAWN // 8]
+    next(load(name="wide", batch=4, z_dim=DRAWN).stream(10**9))
+    assert drawn[1:] == [4]  # a batch is never cut
 
 
 def test_a_stream_is_made_as_it_is_read() -> None:

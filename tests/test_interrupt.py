@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -82,6 +83,35 @@ def test_killed_ten_times_a_run_ends_as_if_it_never_was(
     done = run([*of(model, out, layout), "--json"])
     assert done.returncode == 0, done.stderr
     assert differences(out, whole[layout]) == []
+    assert not [path.name for path in files(out) if path.name.endswith(".part")]
+    assert ganrt.verify(out) == []
+
+
+@every_layout
+def test_many_workers_that_are_killed_leave_nothing_half_made(layout: str, model: Path, tmp_path: Path) -> None:
+    # 15 shards of four batches each, two or more of them in work at a time.
+    n, out, whole, sizes = 960, tmp_path / "out", tmp_path / "whole", {"shard_size": 64, "batch": 16}
+    make(model, whole, n, layout=layout, workers=1, **sizes)
+    words = command(model, out, n, "--layout", layout, "--workers", "9", **sizes)
+    counts = [0]
+    for more in (1, 4):
+        process = start(words)
+        wait_for_shards(process, out, counts[-1] + more)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+        counts.append(finished_shards(out))
+        assert not (out / "README.md").exists()
+        if layout == "webdataset":
+            there = {path.name for path in out.glob("*.tar")}
+            assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in there)
+            assert len(there) >= counts[-1]
+    assert 0 < counts[1] < counts[2] < 15
+    done = run([*words, "--json"])
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["already"], report["workers"], report["threads"]) == (64 * counts[-1], 9, 1)
+    assert differences(out, whole) == []
     assert not [path.name for path in files(out) if path.name.endswith(".part")]
     assert ganrt.verify(out) == []
 

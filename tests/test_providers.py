@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import logging
+import os
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 
 from ganrt.errors import DeviceUnavailable, UsageError
-from ganrt.providers import check_provider_options, create_session, parse_device
+from ganrt.providers import check_provider_options, cpu_count, create_session, parse_device
 from tests.models import tiny_model
 
 MODEL = tiny_model()
@@ -234,9 +236,9 @@ def test_auto_takes_the_cpu_where_cuda_fails_and_says_why(machine: Machine, capl
 
 
 def test_provider_options_are_passed_as_text() -> None:
-    assert check_provider_options(None) == {}
+    assert check_provider_options(None, "cpu") == {}
     given = {"use_tf32": True, "prefer_nhwc": "1", "gpu_mem_limit": 5, "cudnn_conv_algo_search": "EXHAUSTIVE"}
-    assert check_provider_options(given) == {**given, "use_tf32": "1", "gpu_mem_limit": "5"}
+    assert check_provider_options(given, "cuda") == {**given, "use_tf32": "1", "gpu_mem_limit": "5"}
 
 
 @pytest.mark.parametrize(
@@ -279,3 +281,50 @@ def test_a_broken_driver_is_not_blamed_on_cuda_visible_devices(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     machine.gpus(status=803)
     assert refusal("cuda").startswith("the NVIDIA driver shows no GPU (CUDA error 803)")
+
+
+# Processors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file of a container's quota, which is not there yet, on a machine of 16 processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for name in ("cpu_count", "process_cpu_count"):
+        monkeypatch.setattr(os, name, lambda: 16, raising=False)
+    monkeypatch.setattr("ganrt.providers.CPU_QUOTA", tmp_path / "cpu.max")
+    return tmp_path / "cpu.max"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (b"max 100000\n", 16),
+        (b"150000 100000\n", 2),  # rounded up
+        (b"100000 100000", 1),
+        (b"200001 100000\n", 3),
+        (b"1000 100000\n", 1),
+        (b"75000 50000\n", 2),
+        (b"9900000 100000\n", 16),  # never more than there are
+        (b"", 16),
+        (b"200000", 16),
+        (b"200000 100000 50000", 16),
+        (b"two of them", 16),
+        (b"2e5 1e5", 16),
+        (b"\xff\xfe", 16),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_processors(quota: Path, text: bytes, count: int) -> None:
+    quota.write_bytes(text)
+    assert cpu_count() == count
+
+
+def test_without_a_quota_that_can_be_read_all_processors_count(quota: Path) -> None:
+    assert cpu_count() == 16
+    quota.mkdir()
+    assert cpu_count() == 16
+
+
+def test_a_quota_of_a_period_of_nothing_is_none(quota: Path) -> None:
+    quota.write_text("100000 0")
+    assert cpu_count() == 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image
 
 import ganrt
+from ganrt.layouts.webdataset import member
 from tests.models import tiny_model
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -221,6 +223,64 @@ def test_pythons_tarfile_reads_every_member_of_the_archives(make: Make) -> None:
                     assert Image.open(io.BytesIO(data.read())).size == (8, 8)
                 found.append(member.name)
     assert found == [f"{key}.{end}" for key in sorted(made.labels) for end in ("png", "cls", "json")]
+
+
+FOREIGN = ("Söckchen", "靴", "T-shirt/top", 'a "quoted" one', "sock 🧦")
+
+
+@pytest.mark.parametrize(("start", "n"), [(0, 101), (10**8 - 1, 5), (9_996, 9)])
+@pytest.mark.parametrize("part", ["", "one-of_them"])
+@pytest.mark.parametrize(("class_names", "format"), [((), "png"), (("a", "b", "c"), "jpeg"), (FOREIGN, "png")])
+def test_archives_hold_exactly_the_members_that_they_should(
+    start: int, n: int, part: str, class_names: tuple[str, ...], format: str, tmp_path: Path
+) -> None:
+    model, out, seed = tmp_path / "tiny.onnx", tmp_path / "out", 2**64 - 1
+    model.write_bytes(tiny_model(class_names=class_names))
+    sizes: dict[str, Any] = {"batch": 32, "shard_size": 64}
+    options: dict[str, Any] = {"start": start, "seed": seed, "part": part, "format": format, "device": "cpu"}
+    ganrt.generate(model, n=n, out=out, layout="webdataset", workers=3, **sizes, **options)
+    ganrt.generate(model, n=n, out=tmp_path / "folder", layout="folder", workers=1, **sizes, **options)
+    loose = {path.name: path.read_bytes() for path in (tmp_path / "folder").rglob("*.[pj][np]g")}
+    stem, end = part and f"{part}-", "jpg" if format == "jpeg" else "png"
+    indices = iter(range(start, start + n))
+    for path in sorted(out.glob("*.tar")):
+        wanted = bytearray()
+        number = int(path.stem.removeprefix(stem))
+        assert path.name == f"{stem}{number:06d}.tar"
+        for index in itertools.islice(indices, (number + 1) * 64 - max(start, number * 64)):
+            key = f"{stem}{index:08d}"
+            about: dict[str, int | str] = {"index": index, "seed": seed}
+            wanted += member(f"{key}.{end}".encode(), loose[f"{key}.{end}"])
+            if class_names:
+                y = index % len(class_names)
+                about |= {"label": y, "class_name": class_names[y]}
+                wanted += member(f"{key}.cls".encode(), str(y).encode())
+            wanted += member(f"{key}.json".encode(), json.dumps(about).encode())
+        assert path.read_bytes() == wanted + bytes(1024)
+        with tarfile.open(path) as archive:
+            for entry in archive:  # what is not its name and size is the same for all
+                assert entry.isreg() and not entry.linkname and not entry.pax_headers
+                told = (entry.mode, entry.uid, entry.gid, entry.mtime, entry.uname, entry.gname)
+                assert told == (0o644, 0, 0, 0, "", "")
+                if entry.name.endswith(".json"):
+                    file = archive.extractfile(entry)
+                    found = json.loads(file.read()) if file else {}
+                    assert entry.name == f"{stem}{found['index']:08d}.json" and found["seed"] == seed
+                    assert found.get("class_name") == (class_names[found["label"]] if class_names else None)
+    assert not list(indices)
+
+
+def test_a_member_is_what_pythons_tarfile_writes() -> None:
+    for name, data in (("a.png", b""), ("b" * 99 + "c", b"x" * 511), ("00000000.json", b"y" * 513)):
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        theirs = entry.tobuf(tarfile.USTAR_FORMAT)
+        mine = member(name.encode(), data)
+        assert len(mine) % 512 == 0 and mine[512:] == data + bytes(-len(data) % 512)
+        # Numbers of devices, which are none here and noughts there, are the only difference but for the checksum.
+        assert mine[:148] + mine[156:329] == theirs[:148] + theirs[156:329]
+        read = tarfile.TarInfo.frombuf(mine[:512], "utf-8", "strict")  # which checks the checksum
+        assert (read.name, read.size, read.mode, read.type) == (name, len(data), 0o644, tarfile.REGTYPE)
 
 
 def test_tar_lists_and_unpacks_the_archives_without_a_word(make: Make, tmp_path: Path) -> None:

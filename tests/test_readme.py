@@ -44,7 +44,7 @@ def test_commands_in_the_text_and_their_options_exist() -> None:
     found = re.findall(r"`ganrt ([a-z]+)([^`]*)`", TEXT)
     assert {name for name, _ in found} >= set(COMMANDS)
     for name, rest in found:
-        assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= options(name), f"ganrt {name}{rest}"
+        assert set(re.findall(r"--[a-z][a-z0-9-]*", rest)) <= options(name), f"ganrt {name}{rest}"
 
 
 def test_the_first_commands_are_the_makefiles_demo_and_test() -> None:
@@ -62,7 +62,9 @@ def test_python_of_a_code_block_runs(code: str, tmp_path: Path, monkeypatch: pyt
 
 def test_the_table_of_options_lists_every_option_of_generate() -> None:
     listed = re.findall(r"^\| (.+?) \|", section("Options of `ganrt generate`"), re.MULTILINE)
-    assert {name for cell in listed for name in re.findall(r"--[a-z][a-z-]*", cell)} == options("generate") - {"--help"}
+    assert {name for cell in listed for name in re.findall(r"--[a-z][a-z0-9-]*", cell)} == options("generate") - {
+        "--help"
+    }
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
