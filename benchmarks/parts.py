@@ -1,8 +1,8 @@
-"""What the parts of making a dataset cost on this machine: latents, PNG encoding, callers and threads.
+"""What the parts of making a dataset cost on this machine: latents, and PNG encoding with one filter or another.
 
-    python -m benchmarks.parts [--model fashion] [--seconds 2]
+    python -m benchmarks.parts [--model fashion]
 
-The figures in docs/decisions 0001 to 0003 come from here. Run it on an otherwise idle machine.
+The figures in docs/decisions 0001 and 0003 come from here. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
@@ -22,11 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ganrt
-from ganrt.contract import read_model
 from ganrt.encode import encoder
-from ganrt.generator import check_samples, load_checked
 from ganrt.latents import latents
-from ganrt.models import find_model
 
 BATCH, ROUNDS = 64, 5
 Pixels = NDArray[np.uint8]
@@ -35,11 +30,9 @@ Pixels = NDArray[np.uint8]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description="Times the parts of generation.")
     parser.add_argument("--model", default="fashion")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each arrangement of callers")
     options = parser.parse_args()
     latent_costs()
     encoding(ganrt.load(options.model).sample(1000))
-    callers(find_model(options.model), options.seconds)
 
 
 def median(work: Callable[[], object], count: int) -> float:
@@ -86,38 +79,6 @@ def encoding(generated: Pixels) -> None:
 
 def _encode_all(encode: Callable[[Pixels], Iterator[bytes]], images: Pixels) -> int:
     return sum(len(data) for batch in _batches(images) for data in encode(batch))
-
-
-def callers(path: Path, seconds: float) -> None:
-    """Inference alone: how many callers share a session, with how many threads in a call, at which batch."""
-    print(f"inference of {path.stem} alone, images/s")
-    model = read_model(path)
-    for count, threads in ((1, 1), (1, 2), (2, 1), (2, 2)):
-        rates = []
-        for batch in (16, 64, 256):
-            generator = load_checked(model, path, "cpu", batch, threads)
-            rates.append(f"{_rate(generator, batch, count, seconds):8,.0f} at batch {batch}")
-        print(f"  {count} callers x {threads} threads: {', '.join(rates)}")
-
-
-def _rate(generator: ganrt.Generator, batch: int, count: int, seconds: float) -> float:
-    card = generator.card
-    z = latents(0, 0, batch, card.z_dim)
-    y = np.arange(batch) % len(card.class_names) if check_samples(card).classes else None
-    made = [0] * count
-    began = time.perf_counter()
-
-    def call(number: int) -> None:
-        while time.perf_counter() - began < seconds:
-            generator(z, y)
-            made[number] += batch
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(made) / (time.perf_counter() - began)
 
 
 def _pillow(images: Pixels) -> Iterator[bytes]:
