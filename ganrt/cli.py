@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ganrt import __version__
-from ganrt.errors import Cancelled, GanrtError, MissingExtra, UsageError
+from ganrt.errors import GanrtError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from ganrt.card import Card
@@ -178,7 +178,7 @@ def generate(
     def show(progress: Progress) -> None:
         bar.show(progress.done, progress.total, progress.images_per_second)
 
-    with stoppable() as (cancel, signals):
+    with stoppable() as cancel:
         try:
             report = run(
                 model,
@@ -195,9 +195,6 @@ def generate(
                 cancel=cancel,
                 **options,
             )
-        except Cancelled as error:
-            error.exit_code = 128 + signals[0]
-            raise
         finally:
             bar.clear()
     if as_json:
@@ -442,21 +439,17 @@ def bench(
     from ganrt.console import stoppable
 
     _log_device(quiet=as_json)
-    with stoppable() as (cancel, signals):
-        try:
-            speed = measure(
-                model,
-                device=device,
-                batch=batch,
-                workers=workers,
-                threads=threads,
-                seconds=seconds,
-                out=out,
-                cancel=cancel,
-            )
-        except Cancelled as error:
-            error.exit_code = 128 + signals[0]
-            raise
+    with stoppable() as cancel:
+        speed = measure(
+            model,
+            device=device,
+            batch=batch,
+            workers=workers,
+            threads=threads,
+            seconds=seconds,
+            out=out,
+            cancel=cancel,
+        )
     if as_json:
         print(json.dumps(speed.to_dict()))
         return

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
+from ganrt.errors import Cancelled
+
 _BAR = 28
 _QUIET_INTERVAL = 5.0  # seconds between lines where stderr is no terminal
 _PATIENCE = 1.5  # seconds an interrupted run may take to end by itself
@@ -51,13 +53,13 @@ class ProgressBar:
 
 
 @contextmanager
-def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
-    """An event that SIGINT and SIGTERM set, and the list of signals that came.
+def stoppable() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a Cancelled that follows gets the signal's exit code.
 
     A second signal, or a run that takes too long to end, ends the process at once: what is finished is on
     the disk already, and nothing else is lost.
     """
-    cancel, signals, timers = threading.Event(), [], []
+    cancel, signals, timers = threading.Event(), list[int](), list[threading.Timer]()
 
     def leave(status: int) -> None:
         sys.stderr.write("\nended at once; the same command goes on from what is finished\n")
@@ -76,7 +78,10 @@ def stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield cancel, signals
+        yield cancel
+    except Cancelled as error:
+        error.exit_code = 128 + signals[0]
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
