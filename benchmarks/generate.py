@@ -17,8 +17,9 @@ from ganrt.benchmark import calls
 from ganrt.contract import read_model
 from ganrt.encode import encoder
 from ganrt.files import digest, write_loose
-from ganrt.generator import Generator, check_samples, load_checked
+from ganrt.generator import Generator, load_checked
 from ganrt.providers import cpu_count
+from ganrt.samples import check_samples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,9 +32,10 @@ import ganrt
 from ganrt.benchmark import calls
 from ganrt.contract import read_model
 from ganrt.errors import GanrtError
-from ganrt.generator import check_samples, load_checked
+from ganrt.generator import load_checked
 from ganrt.models import find_model
 from ganrt.providers import cpu_count, gpus, installed_runtimes
+from ganrt.samples import check_samples
 
 BATCHES = (64, 256, 1024)
 BATCH = 256

@@ -23,8 +23,9 @@ from benchmarks.networks import NAMES, Network, as_generator, network
 from benchmarks.rounds import BATCH, Timed, in_turn, machine, memory_folder, write_json
 from ganrt.benchmark import calls
 from ganrt.contract import read_model
-from ganrt.generator import check_samples, load_checked
+from ganrt.generator import load_checked
 from ganrt.providers import cpu_count, runtime
+from ganrt.samples import check_samples
 from ganrt_training import tune
 
 # Rewrites of ganrt_training.tune that are put out of work, by the row's name.

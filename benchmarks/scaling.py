@@ -21,9 +21,10 @@ from ganrt.benchmark import calls
 from ganrt.contract import read_model
 from ganrt.encode import encoder
 from ganrt.files import write_loose
-from ganrt.generator import check_samples, load_checked
+from ganrt.generator import load_checked
 from ganrt.layouts import LAYOUTS
 from ganrt.providers import cpu_count
+from ganrt.samples import check_samples
 
 COUNTS = (1_000, 10_000, 100_000)
 _MANY = 64

@@ -3,6 +3,8 @@
     generator = ganrt.load("fashion")
     images = generator.sample(16)                       # uint8 [16, 28, 28, 1]
     report = ganrt.generate("fashion", n=10_000, out="aug")
+    translator = ganrt.load_translator("larger.onnx")   # an image-to-image generator of your own
+    larger = translator(images)                         # uint8 [16, 56, 56, 1]
 
 Importing it loads nothing else: numpy, onnxruntime and pillow come with the first name that needs them.
 """
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ganrt.grid import preview
     from ganrt.manifest import merge
     from ganrt.models import Model, list_models
+    from ganrt.translator import Translator, load_translator
     from ganrt.verification import Damage, verify
 
 __all__ = [
@@ -66,6 +69,7 @@ __all__ = [
     "Speed",
     "StorageError",
     "StorageFull",
+    "Translator",
     "UnknownClass",
     "UnknownModel",
     "UsageError",
@@ -74,6 +78,7 @@ __all__ = [
     "generate",
     "list_models",
     "load",
+    "load_translator",
     "merge",
     "preview",
     "verify",
@@ -103,6 +108,7 @@ _WHERE = {
     "Speed": "benchmark",
     "StorageError": "errors",
     "StorageFull": "errors",
+    "Translator": "translator",
     "UnknownClass": "errors",
     "UnknownModel": "errors",
     "UsageError": "errors",
@@ -111,6 +117,7 @@ _WHERE = {
     "generate": "generation",
     "list_models": "models",
     "load": "generator",
+    "load_translator": "translator",
     "merge": "manifest",
     "preview": "grid",
     "verify": "verification",

@@ -16,11 +16,13 @@ from ganrt.encode import encoder
 from ganrt.errors import GanrtError, StorageError, UsageError
 from ganrt.files import storage_error, write_loose
 from ganrt.generation import generate
-from ganrt.generator import MAX_THREADS, Draw, Generator, Samples, check_samples, load_checked
+from ganrt.generator import Draw, Generator, load_checked
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_kind
 from ganrt.models import find_model
+from ganrt.network import MAX_THREADS
 from ganrt.providers import cpu_count, parse_device
+from ganrt.samples import Samples, check_samples
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, require
 from ganrt.workers import MAX_WORKERS, arrange, in_threads
 

@@ -15,37 +15,56 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ganrt.errors import ContractError, UnknownClass
+from ganrt.errors import ContractError, UnknownClass, UsageError
 
 CONTRACT = 1  # the version written, and the newest one understood
 METADATA_KEY = "ganrt.card"
+LATENTS = "latent-to-image"
+IMAGES = "image-to-image"
+COLOURS = {1: "grey", 3: "RGB"}  # by channels
 MAX_BYTES = 1 << 20
 MAX_CLASSES = 100_000
 MAX_Z_DIM = 1 << 16
 MAX_SIDE = 1 << 14
+MAX_SCALE = 16
 _MAX_TEXT = 20_000
 _MAX_NAME = 200
 _MAX_DEPTH = 8
+# The fields that only the other kind has, and what they hold in a card of this kind.
+_OTHERS: dict[str, dict[str, Any]] = {
+    LATENTS: {"scale": 1, "in_channels": 0},
+    IMAGES: {"z_dim": 0, "z_distribution": "normal", "class_names": [], "psi": False},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """What a generator is and where it comes from.
 
-    ``kind`` is ``latent-to-image``; ``z_distribution`` is ``normal`` (mean 0, deviation 1) or
-    ``uniform`` (-1 to 1). ``width``, ``height`` are in pixels; ``channels`` is 1 or 3. ``class_names``
-    is empty for an unconditional generator, and label i means ``class_names[i]``. ``psi`` says whether
-    the generator takes a truncation. The rest is for people: ``quality`` holds measured figures with
-    their protocol, ``parity`` what the comparison at export found, ``exporter`` versions of software.
+    ``kind`` is ``latent-to-image`` or ``image-to-image``. ``width``, ``height`` of the images it makes are in
+    pixels; ``channels`` is 1 or 3.
+
+    One that is latent-to-image takes latents of ``z_dim`` numbers; ``z_distribution`` is ``normal`` (mean 0,
+    deviation 1) or ``uniform`` (-1 to 1). ``class_names`` is empty for an unconditional generator, and label i
+    means ``class_names[i]``. ``psi`` says whether the generator takes a truncation.
+
+    One that is image-to-image has none of these. The sides of its images are ``scale`` times those it is given,
+    which have ``in_channels`` (0: as many as it makes); ``width`` and ``height`` go with the size it was trained
+    on, where it takes any.
+
+    The rest is for people: ``quality`` holds measured figures with their protocol, ``parity`` what the
+    comparison at export found, ``exporter`` versions of software.
     """
 
     name: str
-    z_dim: int
+    z_dim: int = 0
     width: int
     height: int
     channels: int
+    scale: int = 1
+    in_channels: int = 0
     contract: int = CONTRACT
-    kind: str = "latent-to-image"
+    kind: str = LATENTS
     z_distribution: str = "normal"
     class_names: tuple[str, ...] = ()
     psi: bool = False
@@ -59,6 +78,11 @@ class Card:
     quality: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     exporter: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that an image-to-image generator is given, as trained."""
+        return self.height // self.scale, self.width // self.scale, self.in_channels or self.channels
 
     def label(self, wanted: str | int) -> int:
         """The label of a class given by exact name, else by a unique name ignoring case, else by number.
@@ -87,8 +111,11 @@ class Card:
         raise UnknownClass(f"generator {self.name} has no class {wanted!r}", f"{meant}It has {count}: {shown}.")
 
     def to_json(self) -> str:
-        """The card as the JSON text that the metadata holds."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1, allow_nan=False)
+        """The card as the JSON text that the metadata holds, without what says nothing in a card of its kind."""
+        unsaid = {"z_dim": 0, "scale": 1, "in_channels": 0, **_OTHERS.get(self.kind, {})}
+        values = asdict(self) | {"class_names": list(self.class_names)}
+        said = {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
+        return json.dumps(said, ensure_ascii=False, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Card:
@@ -116,7 +143,8 @@ class Card:
             )
         known = {f.name: f for f in fields(cls)}
         card = {name: value for name, value in values.items() if name in known}
-        for name in ("name", "z_dim", "width", "height", "channels"):
+        needed = ["name", "width", "height", "channels"] + (["z_dim"] if card.get("kind") != IMAGES else [])
+        for name in needed:
             if name not in card:
                 raise _wrong(f"{name} is missing")
         _check(card)
@@ -125,15 +153,37 @@ class Card:
         return cls(**card)
 
 
+def check_kind(card: Card, kind: str) -> None:
+    """Raises UsageError for a generator of the other kind, with what it is for."""
+    if card.kind == kind:
+        return
+    if card.kind == IMAGES:
+        raise UsageError(
+            f"generator {card.name} is {IMAGES}: it takes images, not latents",
+            "Use it in Python, through ganrt.load_translator; datasets, previews and bench need latent-to-image.",
+        )
+    raise UsageError(
+        f"generator {card.name} is {LATENTS}: it takes latents, not images",
+        "Load it with ganrt.load, or make a dataset with ganrt generate.",
+    )
+
+
 def _check(card: dict[str, Any]) -> None:
-    limits = {"z_dim": MAX_Z_DIM, "width": MAX_SIDE, "height": MAX_SIDE, "channels": 3}
+    kind = card.get("kind", LATENTS)
+    limits = {"width": MAX_SIDE, "height": MAX_SIDE, "channels": 3}
+    if kind == LATENTS:
+        limits["z_dim"] = MAX_Z_DIM
+    elif kind == IMAGES:
+        limits["scale"] = MAX_SCALE
+    else:
+        raise _wrong(f"kind is {_short(kind)}, not {LATENTS} or {IMAGES}")
     for name, limit in limits.items():
-        value = card[name]
+        value = card.get(name, 1)  # scale alone may be missing
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise _wrong(f"{name} is {_short(value)}, not a whole number of 1 to {limit}")
     if card["channels"] == 2:
         raise _wrong("channels is 2, not 1 (grey) or 3 (RGB)")
-    choices = {"kind": ("latent-to-image",), "z_distribution": ("normal", "uniform"), "psi": (False, True)}
+    choices = {"z_distribution": ("normal", "uniform"), "psi": (False, True)}
     for name, allowed in choices.items():
         if name in card and not any(card[name] is a or (a == card[name] and isinstance(a, str)) for a in allowed):
             raise _wrong(f"{name} is {_short(card[name])}, not {' or '.join(map(str, allowed))}")
@@ -155,11 +205,27 @@ def _check(card: dict[str, Any]) -> None:
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise _wrong(f"class_names holds {_short(twice)} twice")
+    for name, default in _OTHERS[kind].items():
+        value = card.get(name, default)
+        if type(value) is not type(default) or value != default:
+            raise _wrong(f"{name} is {_short(value)}, which no {kind} generator has")
+    if kind == IMAGES:
+        _check_sizes(card)
     for name in ("quality", "parity", "exporter"):
         value = card.get(name, {})
         if not isinstance(value, dict):
             raise _wrong(f"{name} is {_short(value)}, not an object")
         _check_tree(name, value)
+
+
+def _check_sizes(card: dict[str, Any]) -> None:
+    given = card.get("in_channels", 0)
+    if isinstance(given, bool) or not isinstance(given, int) or given not in (0, 1, 3):
+        raise _wrong(f"in_channels is {_short(given)}, not 1 (grey), 3 (RGB) or 0 (as channels)")
+    scale = card.get("scale", 1)
+    for side in ("width", "height"):
+        if card[side] % scale:
+            raise _wrong(f"{side} is {card[side]}, not a multiple of its scale {scale}")
 
 
 def _check_tree(where: str, value: Any, depth: int = 0) -> None:

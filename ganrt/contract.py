@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ganrt import card as cards
-from ganrt.card import Card
+from ganrt.card import IMAGES, Card
 from ganrt.errors import ContractError, StorageError, UnknownModel
-from ganrt.interface import Value, interface_problems, value_of
+from ganrt.interface import Value, interface_problems, takes_any_size, value_of
 from ganrt.lookalikes import looks_like
 from ganrt.protobuf import Malformed, Message, short
 from ganrt.tensors import check_tensor, numbers
@@ -69,12 +69,14 @@ _DAMAGED = "It is damaged, cut short or no ONNX file. Download or export it agai
 class CheckedModel:
     """The bytes of a generator that follows the contract, their SHA-256 as hex, and its card.
 
-    Give ``data`` to ONNX Runtime, not the path: the file may change after it was checked.
+    Give ``data`` to ONNX Runtime, not the path: the file may change after it was checked. ``dynamic`` says that
+    it takes images of any size.
     """
 
     data: bytes = dataclasses.field(repr=False)
     digest: str
     card: Card
+    dynamic: bool = False
 
 
 def read_model(path: pathlib.Path) -> CheckedModel:
@@ -104,7 +106,8 @@ def read_model(path: pathlib.Path) -> CheckedModel:
         raise UnknownModel(f"there is no file {where}", hint) from None
     except OSError as error:
         raise StorageError(f"cannot read {where}: {error.strerror}", "Check its permissions and its disk.") from error
-    return CheckedModel(data, hashlib.sha256(data).hexdigest(), check_model(data, where))
+    card, dynamic = _check_bytes(data, where)
+    return CheckedModel(data, hashlib.sha256(data).hexdigest(), card, dynamic)
 
 
 def check_model(data: bytes, where: str) -> Card:
@@ -112,6 +115,11 @@ def check_model(data: bytes, where: str) -> Card:
 
     ``where`` is what errors call the file: its path, best. Raises ContractError, whatever the bytes are.
     """
+    return _check_bytes(data, where)[0]
+
+
+def _check_bytes(data: bytes, where: str) -> tuple[Card, bool]:
+    """The card, and whether images of any size are taken. Raises ContractError."""
     _check_size(len(data), where)
     known = looks_like(data)
     if known is not None:
@@ -150,7 +158,7 @@ def _check_size(size: int, where: str) -> None:
         raise ContractError(f"{where} has {size:,} bytes; at most {MAX_MODEL_BYTES:,} (2 GiB) are read", _AGAIN)
 
 
-def _check(data: memoryview, where: str) -> Card:
+def _check(data: memoryview, where: str) -> tuple[Card, bool]:
     model = Message(data, "the model")
     graph = model.message(7, "the graph")
     if graph is None:
@@ -186,7 +194,7 @@ def _check(data: memoryview, where: str) -> Card:
         raise ContractError(f"{where} has {len(nodes):,} nodes; at most {MAX_NODES:,} are run", _AGAIN)
     for number, view in enumerate(nodes):
         _check_node(graph.inside(view, f"node {number}"), where)
-    return card
+    return card, card.kind == IMAGES and any(takes_any_size(value) for value in inputs)
 
 
 def _card(model: Message, where: str) -> Card | None:
@@ -265,7 +273,7 @@ def _agreeing_card(card: Card | None, problems: Sequence[str], outputs: Sequence
     if card is not None and not problems:
         return card
     listed = f": {problems[0]}" if len(problems) == 1 else ":" + "".join(f"\n  - {problem}" for problem in problems)
-    if any("float" in value.dtype for value in outputs):
+    if any("float" in value.dtype for value in outputs) and (card is None or card.kind != IMAGES):
         file = shlex.quote(where) if where.endswith(".onnx") else "FILE.onnx"
         hint = f"If its pixels span -1 to 1, this makes it fit: ganrt export {file} --range=-1,1 --out fitting.onnx"
     elif card is None:

@@ -19,14 +19,16 @@ from ganrt import __version__
 from ganrt.contract import read_model
 from ganrt.errors import GanrtError, UsageError
 from ganrt.files import storage_error
-from ganrt.generator import MAX_THREADS, Draw, Generator, Samples, load_checked
+from ganrt.generator import Draw, Generator, load_checked
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import Layout, ShardWriter, layout_of
 from ganrt.ledger import Ledger, Machine, Part
 from ganrt.manifest import complete
 from ganrt.models import find_model
+from ganrt.network import MAX_THREADS
 from ganrt.planning import PlanOptions, make_plan, parse_shard
 from ganrt.providers import check_provider_options, installed_runtimes, parse_device
+from ganrt.samples import Samples
 from ganrt.shards import Plan, Record, Shard, require
 from ganrt.workers import MAX_PROCESSES, MAX_WORKERS, InOrder, Stopped, arrange, in_threads
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ganrt.bound import bound_runs
-from ganrt.card import Card
-from ganrt.contract import CheckedModel, card_of_session, read_model
-from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE, Pixels, resize, to_mode
-from ganrt.errors import GanrtError, InferenceError, ModelError, UsageError
-from ganrt.latents import MAX_INDEX, MAX_SEED, labels, latents
-from ganrt.models import find_model
-from ganrt.providers import check_provider_options, cpu_count, create_session, device_of_session, load_error
-from ganrt.shards import CHANNELS, DEFAULT_BATCH, MAX_BATCH, MAX_SIZE, require
+from ganrt.card import LATENTS
+from ganrt.contract import CheckedModel
+from ganrt.encode import Pixels, resize, to_mode
+from ganrt.errors import GanrtError, InferenceError, UsageError
+from ganrt.latents import labels, latents
+from ganrt.network import Network, load_checked_network, load_network, reload_network
+from ganrt.samples import Samples, check_psi, check_run, check_samples
+from ganrt.shards import CHANNELS, DEFAULT_BATCH
 
-MAX_THREADS = 1024
 DRAWN = 1 << 16  # numbers that are drawn at a time, unless a batch needs more
 
 
@@ -44,31 +40,6 @@ class Draw:
     y: NDArray[np.int64] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What is drawn for each index, and what is done to the pixels."""
-
-    seed: int
-    classes: tuple[int, ...]
-    psi: float | None
-    latent_std: float
-    size: tuple[int, int] | None
-    resample: str
-    mode: str
-
-
-@dataclass(frozen=True)
-class _Source:
-    """From what a generator can be made again in another process."""
-
-    path: str
-    digest: str
-    device: str
-    batch: int | None
-    threads: int | None
-    provider_options: dict[str, Any]
-
-
 def load(
     model: Any = "fashion",
     device: str = "auto",
@@ -88,17 +59,7 @@ def load(
 
     Raises UnknownModel, ContractError, DeviceUnavailable, UsageError, InferenceError.
     """
-    batch = require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
-    threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
-    session: Any = model if hasattr(model, "get_modelmeta") and hasattr(model, "run") else None
-    if session:
-        if device != "auto" or threads is not None or provider_options:
-            raise UsageError(
-                "device, threads and provider options belong to the session given", "Set them where it is made."
-            )
-        return Generator(card_of_session(session), session, device_of_session(session), batch, None, None)
-    path = find_model(model)
-    return load_checked(read_model(path), path, device, batch, threads, provider_options)
+    return load_network(Generator, model, device, batch, threads, provider_options)
 
 
 def load_checked(
@@ -110,57 +71,18 @@ def load_checked(
     provider_options: Mapping[str, Any] | None = None,
 ) -> Generator:
     """Loads a generator whose bytes passed the contract's check."""
-    session, used = create_session(model.data, device, threads or cpu_count(), provider_options)
-    card_of_session(session, str(path))  # ONNX Runtime read the same interface out of the bytes as the check did
-    source = _Source(str(path.resolve()), model.digest, device, batch, threads, dict(provider_options or {}))
-    return Generator(model.card, session, used, batch or DEFAULT_BATCH, model.digest, source)
+    return load_checked_network(Generator, model, path, device, batch, threads, provider_options)
 
 
-def _reload(source: _Source) -> Generator:
-    path = Path(source.path)
-    model = read_model(path)
-    if model.digest != source.digest:
-        raise ModelError(f"{path} is not the file that the pickled generator was loaded from", "Load it again.")
-    return load_checked(model, path, source.device, source.batch, source.threads, source.provider_options)
-
-
-class Generator:
+class Generator(Network):
     """A loaded generator; made by :func:`ganrt.load`.
 
     May be called from several threads. Pickles as a specification: the other process loads the same file
     anew, on the device asked for.
     """
 
-    def __init__(
-        self, card: Card, session: Any, device: str, batch: int, digest: str | None, source: _Source | None
-    ) -> None:
-        self._card = card
-        self._session = session
-        self._device = device
-        self._batch = batch
-        self._digest = digest
-        self._source = source
-        self._bound = bound_runs(device, session)
-
-    @property
-    def card(self) -> Card:
-        """What the generator says of itself."""
-        return self._card
-
-    @property
-    def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:N``, or another provider's name for a session given."""
-        return self._device
-
-    @property
-    def batch(self) -> int:
-        """How many samples a call of the network gets in :meth:`sample` and :meth:`stream`."""
-        return self._batch
-
-    @property
-    def threads(self) -> int | None:
-        """How many threads a call of the network has on a CPU; None for a session given."""
-        return (self._source.threads or cpu_count()) if self._source else None
+    KIND = LATENTS
+    BATCH = DEFAULT_BATCH
 
     def with_threads(self, threads: int) -> Generator:
         """The generator with so many threads a call: loaded anew, where it runs on a CPU and nobody chose its own.
@@ -170,28 +92,9 @@ class Generator:
         if self._device != "cpu" or not self._source or self._source.threads or self.threads == threads:
             return self
         try:
-            return _reload(replace(self._source, threads=threads))
+            return reload_network(Generator, replace(self._source, threads=threads))
         except GanrtError:
             return self
-
-    @property
-    def provider_options(self) -> dict[str, str]:
-        """The options of ONNX Runtime's CUDA provider that were asked for; none on a CPU."""
-        asked = self._source.provider_options if self._source and self._device != "cpu" else None
-        return check_provider_options(asked, self._device)
-
-    @property
-    def digest(self) -> str | None:
-        """SHA-256 of the ONNX file, 64 hex digits; None for a session given."""
-        return self._digest
-
-    def __repr__(self) -> str:
-        return f"<ganrt.Generator {self._card.name} on {self._device}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._source is None:
-            raise UsageError("a generator made from a session cannot be pickled", "Load it from its file instead.")
-        return _reload, (self._source,)
 
     def __call__(self, z: ArrayLike, y: ArrayLike | None = None, psi: float | None = None) -> Pixels:
         """Images of given latents.
@@ -228,15 +131,11 @@ class Generator:
             raise UsageError(f"generator {self._card.name} has no classes", "Leave y out.")
         psi = check_psi(self._card, psi)
         if not self._device.startswith("cuda"):
-            return self._run(feeds, psi)
-        # On a GPU each new shape costs new plans: calls are cut into batches of one shape.
-        chunks = []
-        for first in range(0, len(z), self._batch):
-            cut = {name: value[first : first + self._batch] for name, value in feeds.items()}
-            missing = self._batch - len(cut["z"])
-            padded = {name: np.concatenate([v, np.repeat(v[:1], missing, axis=0)]) for name, v in cut.items()}
-            chunks.append(self._run(padded, psi)[: self._batch - missing])
-        return np.concatenate(chunks) if chunks else self._run(feeds, psi)
+            return self._images(feeds, psi)
+        images = np.empty(self._shape(len(z)), np.uint8)
+        for batch, rows in self._in_batches(feeds):
+            images[rows] = self._images(batch, psi)[: rows.stop - rows.start]
+        return images
 
     def sample(
         self,
@@ -327,30 +226,15 @@ class Generator:
 
     def network(self, draw: Draw, psi: float | None) -> Pixels:
         """One call of the network and nothing else: uint8 [N, H, W, C] of its own size."""
-        return self._run({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, psi)
+        return self._images({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, psi)
 
-    def _run(self, feeds: dict[str, NDArray[Any]], psi: float | None) -> Pixels:
-        count = len(feeds["z"])
-        wanted = (count, self._card.height, self._card.width, self._card.channels)
-        if not count:
-            return np.empty(wanted, np.uint8)
+    def _images(self, feeds: Mapping[str, NDArray[Any]], psi: float | None) -> Pixels:
         if psi is not None:
             feeds = {**feeds, "psi": np.array(psi, np.float32)}
-        try:
-            if self._device.startswith("cuda"):
-                images: Pixels = self._bound.run(self._session, feeds, wanted)
-            else:
-                [images] = self._session.run(["images"], feeds)
-        except GanrtError:  # of the copies, which says what to do
-            raise
-        except Exception as error:  # ONNX Runtime raises a dozen types that share no base
-            raise run_error(error, count) from error
-        if images.shape != wanted or images.dtype != np.uint8:
-            raise InferenceError(
-                f"generator {self._card.name} made {images.dtype} {list(images.shape)}, not uint8 {list(wanted)}",
-                "Its card is wrong; export it again.",
-            )
-        return images
+        return self._run(feeds, self._shape(len(feeds["z"])))
+
+    def _shape(self, count: int) -> tuple[int, int, int, int]:
+        return count, self._card.height, self._card.width, self._card.channels
 
     def _check_varied(self, images: Pixels, samples: Samples, first: int) -> None:
         """Raises InferenceError when all images of a class in a batch, three or more, are one.
@@ -369,96 +253,3 @@ class Generator:
                     f"generator {self._card.name} made {len(same)} times the same image{of}",
                     "Its weights are broken (NaN, or a collapsed training); export another snapshot.",
                 )
-
-
-def check_run(n: int, start: int) -> tuple[int, int]:
-    """A run of indices, start … start+n-1, as (n, start). Raises UsageError."""
-    n, start = require("n", n, 0, MAX_INDEX), require("start", start, 0, MAX_INDEX)
-    require("start + n", start + n, 0, MAX_INDEX)
-    return n, start
-
-
-def check_samples(
-    card: Card,
-    seed: int = 0,
-    classes: Sequence[str | int] | None = None,
-    psi: float | None = None,
-    size: int | tuple[int, int] | None = None,
-    latent_std: float = 1.0,
-    resample: str | None = None,
-    mode: str | None = None,
-) -> Samples:
-    """Settings for :meth:`Generator.batches`, checked against a card. Raises UsageError and UnknownClass."""
-    seed = require("seed", seed, 0, MAX_SEED)
-    if not _is_number(latent_std) or not 0 < latent_std <= 100:
-        raise UsageError(f"latent std {latent_std!r}", "Expected a number above 0, up to 100; 1.0 is as trained.")
-    if resample is not None and size is None:
-        raise UsageError("resample does not apply without a size", "Give a size too, or leave it out.")
-    if resample is not None and resample not in RESAMPLE:
-        raise UsageError(f"resample {resample!r}", f"Expected {', '.join(RESAMPLE)}.")
-    if mode is not None and mode not in CHANNELS:
-        raise UsageError(f"mode {mode!r}", "Expected l (grey) or rgb.")
-    return Samples(
-        seed=seed,
-        classes=choose_classes(card, classes),
-        psi=check_psi(card, psi),
-        latent_std=float(latent_std),
-        size=check_size(size),
-        resample=resample or DEFAULT_RESAMPLE,
-        mode=mode or ("l" if card.channels == 1 else "rgb"),
-    )
-
-
-def check_psi(card: Card, psi: float | None) -> float | None:
-    """The psi to run with: None where the generator takes none. Raises UsageError."""
-    if psi is not None and (not _is_number(psi) or not 0 <= psi <= 1):
-        raise UsageError(f"psi {psi!r}", "Expected a number of 0 (the mean image) to 1 (no truncation).")
-    if card.psi:
-        return 1.0 if psi is None else float(psi)
-    if psi is not None and psi != 1:
-        raise UsageError(f"psi {psi}: generator {card.name} takes no truncation", "Leave psi out.")
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """A side or (width, height) in pixels as (width, height). Raises UsageError."""
-    if size is None:
-        return None
-    sides = size if isinstance(size, (tuple, list)) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, SupportsIndex) for side in sides):
-        raise UsageError(f"size {size!r}", "Expected a side in pixels, or (width, height).")
-    return require("width", sides[0], 1, MAX_SIZE), require("height", sides[1], 1, MAX_SIZE)
-
-
-def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int, ...]:
-    """The cycle of labels: the classes named, all unless any is named.
-
-    A text that is no class itself may name several, with commas. Raises UnknownClass and UsageError.
-    """
-    if classes is None:
-        return tuple(range(len(card.class_names)))
-    wanted: list[str | int] = []
-    for name in [classes] if isinstance(classes, (str, int)) else classes:
-        listed = isinstance(name, str) and "," in name and name not in card.class_names
-        wanted += [part.strip() for part in str(name).split(",") if part.strip()] if listed else [name]
-    chosen = tuple(card.label(name) for name in wanted)
-    if len(set(chosen)) < len(chosen):
-        twice = next(y for y, times in Counter(chosen).items() if times > 1)
-        raise UsageError(f"class {card.class_names[twice]!r} is named twice", "Name each class once.")
-    if not chosen:
-        raise UsageError("no class is named", "Name at least one, or leave the classes out to have them all.")
-    return chosen
-
-
-def run_error(error: Exception, count: int) -> InferenceError:
-    """The typed error of a failed run on ``count`` samples."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "failed to allocate" in text or "bad_alloc" in text or "out of memory" in text:
-        return InferenceError(
-            f"a batch of {count} does not fit into memory", "Use a smaller batch (--batch), or fewer --workers."
-        )
-    return load_error(error)

@@ -12,10 +12,11 @@ from ganrt.card import Card
 from ganrt.encode import Pixels, encode_image
 from ganrt.errors import DatasetDamaged, DatasetError, UnknownModel, UsageError
 from ganrt.files import storage_error, write_synced
-from ganrt.generator import Generator, choose_classes, load
+from ganrt.generator import Generator, load
 from ganrt.layouts import layout_of
 from ganrt.ledger import Part, open_parts, read_parts
 from ganrt.models import find_model, is_path
+from ganrt.samples import choose_classes
 from ganrt.shards import MAX_SIZE, require
 
 _GAP = 2  # pixels

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from ganrt.card import METADATA_KEY, Card
+from ganrt.card import IMAGES, METADATA_KEY, Card
 from ganrt.protobuf import Malformed, Message, short
 from ganrt.tensors import dtype_name
+
+_DYNAMIC = ("N", "height", "width")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Value:
     """An input or output of a model.
 
     A dimension is a number, or a name or None where it is dynamic. ``shape`` is None where it is unknown. In
-    what is wanted of a model, N is a dynamic dimension and every other name a number that is not known yet.
+    what is wanted of a model, N, height and width are dynamic dimensions and every other name a number that is
+    not known yet.
     """
 
     name: str
@@ -39,14 +42,15 @@ class Value:
         if self.dtype != wanted.dtype or self.shape is None or wanted.shape is None:
             return False
         return len(self.shape) == len(wanted.shape) and all(
-            dim == want if isinstance(want, int) else isinstance(dim, int) != (want == "N")
+            dim == want if isinstance(want, int) else isinstance(dim, int) != (want in _DYNAMIC)
             for dim, want in zip(self.shape, wanted.shape, strict=True)
         )
 
     def against(self, wanted: Value) -> str:
         """What is wanted in its place, as errors show it."""
-        fixed = bool(self.shape and wanted.shape and wanted.shape[0] == "N" and isinstance(self.shape[0], int))
-        return wanted.kind + (" with a dynamic N" if fixed else "")
+        dims = zip(self.shape or (), wanted.shape or (), strict=False)
+        fixed = [str(want) for dim, want in dims if want in _DYNAMIC and isinstance(dim, int)]
+        return wanted.kind + (f" with a dynamic {' and '.join(fixed)}" if fixed else "")
 
 
 def interface_problems(
@@ -57,38 +61,59 @@ def interface_problems(
     They should be what the card says, or without a card what the contract allows. Empty when all is well.
     """
     problems = []
+    of_images = card.kind == IMAGES if card else {"x", "z"} & {value.name for value in inputs} == {"x"}
+    own = ("x",) if of_images else ("z", "y", "psi")
+    given = [*inputs, *(value for value in defaults if value.name in own)]
+    got = {value.name: value for value in given}
+    dynamic = of_images and "x" in got and takes_any_size(got["x"])
     height, width, channels = (card.height, card.width, card.channels) if card else ("H", "W", "C")
-    images = Value("images", "uint8", ("N", height, width, channels))
+    images = Value("images", "uint8", ("N", *(("height", "width") if dynamic else (height, width)), channels))
     if [value.name for value in outputs] != ["images"]:
         problems.append(f"its output is {_listed(outputs)}; finished pixels, {images}, are expected")
     elif not outputs[0].fits(images) or (outputs[0].shape or (0,))[-1] not in (1, 3):
         problems.append(f"images is {outputs[0].kind}; finished pixels {outputs[0].against(images)} are expected")
 
-    weights = [value for value in defaults if value.name not in ("z", "y", "psi")]
+    weights = [value for value in defaults if value.name not in own]
     if weights:
         problems.append(f"weights are listed among its inputs: {_listed(weights)}; they should be initializers only")
-    given = [*inputs, *(value for value in defaults if value.name in ("z", "y", "psi"))]
-    got = {value.name: value for value in given}
-    wanted = {"z": Value("z", "float32", ("N", card.z_dim if card else "z_dim"))}
-    if card.class_names if card else "y" in got:
-        wanted["y"] = Value("y", "int64", ("N",))
-    if card.psi if card else "psi" in got:
-        wanted["psi"] = Value("psi", "float32", ())
+    wanted = _wanted_images(card, dynamic) if of_images else _wanted_latents(card, got)
     if len(got) != len(given):
         problems.append("two of its inputs have the same name")
     elif got.keys() != wanted.keys():
         should = "its card says" if card else "expected:"
         problems.append(
             f"its input{'s are' if len(got) > 1 else ' is'} {_listed(given)}; {should} {_listed(wanted.values())}"
+            + ("" if card or of_images or "z" in got else f", or {_wanted_images(None, False)['x']} to make images of")
         )
     else:
         wrong = [(got[name], want) for name, want in wanted.items() if not got[name].fits(want)]
         problems += [f"{value.name} is {value.kind}; {value.against(want)} is expected" for value, want in wrong]
-        problems += [f"{value.name} has a default value" for value in defaults if value.name in ("z", "y")]
+        if of_images and wrong and len({isinstance(dim, int) for dim in (got["x"].shape or ())[1:3]}) == 2:
+            problems[-1] += ", or both height and width dynamic"
+        problems += [f"{v.name} has a default value" for v in defaults if v.name in own and v.name != "psi"]
         problems += ["psi has no default value; 1.0 is expected" for value in inputs if value.name == "psi"]
     if card is None:
         problems.append(f"it has no ganrt card (metadata key {METADATA_KEY})")
     return problems
+
+
+def takes_any_size(value: Value) -> bool:
+    """Whether images of any height and width may be given for an input."""
+    return len(value.shape or ()) == 4 and not any(isinstance(dim, int) for dim in (value.shape or ())[1:3])
+
+
+def _wanted_latents(card: Card | None, got: Collection[str]) -> dict[str, Value]:
+    wanted = {"z": Value("z", "float32", ("N", card.z_dim if card else "z_dim"))}
+    if card.class_names if card else "y" in got:
+        wanted["y"] = Value("y", "int64", ("N",))
+    if card.psi if card else "psi" in got:
+        wanted["psi"] = Value("psi", "float32", ())
+    return wanted
+
+
+def _wanted_images(card: Card | None, dynamic: bool) -> dict[str, Value]:
+    height, width, channels = card.in_shape if card else ("H", "W", "C")
+    return {"x": Value("x", "uint8", ("N", *(("height", "width") if dynamic else (height, width)), channels))}
 
 
 def value_of(info: Message) -> Value:

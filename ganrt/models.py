@@ -16,13 +16,17 @@ _HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Model:
-    """A generator's file: its name, where it lies, its bytes, and its card, or what is wrong with it."""
+    """A generator's file: its name, where it lies, its bytes, and its card, or what is wrong with it.
+
+    ``dynamic`` says that it takes images of any size.
+    """
 
     name: str
     path: Path
     size: int
     card: Card | None
     problem: str = ""
+    dynamic: bool = False
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
@@ -76,13 +80,14 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
         for path in sorted(folder.glob("*.onnx")):
             if path.stem in found:
                 continue
-            card, problem = None, ""
+            card, problem, dynamic = None, "", False
             try:
-                card = read_model(path).card
+                checked = read_model(path)
+                card, dynamic = checked.card, checked.dynamic
             except GanrtError as error:  # no generator, or a link that leads nowhere, or not readable
                 problem = error.message
             size = os.stat(path, follow_symlinks=card is not None).st_size
-            found[path.stem] = Model(path.stem, path, size, card, problem)
+            found[path.stem] = Model(path.stem, path, size, card, problem, dynamic)
     return list(found.values())
 
 

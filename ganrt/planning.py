@@ -8,9 +8,9 @@ from typing import TypedDict
 from ganrt.card import Card
 from ganrt.encode import DEFAULT_QUALITY, FORMATS
 from ganrt.errors import UsageError
-from ganrt.generator import check_samples
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_kind
+from ganrt.samples import check_samples
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, Plan, require
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ganrt import card as cards
@@ -155,6 +156,110 @@ def tiny_model(
         table_rows=table_rows,
     )
     return bytes(model.SerializeToString())
+
+
+def tiny_translator_card(
+    *,
+    name: str = "tiny",
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    in_channels: int = 0,
+    scale: int = 1,
+    card_changes: Mapping[str, Any] | None = None,
+) -> Card:
+    """The card that goes with ``tiny_translator`` of the same arguments; ``width`` and ``height`` are of x."""
+    card = Card(
+        name=name,
+        kind=cards.IMAGES,
+        width=width * scale,
+        height=height * scale,
+        channels=channels,
+        in_channels=in_channels,
+        scale=scale,
+        description="A tiny translator for tests.",
+        licence="Apache-2.0",
+    )
+    return dataclasses.replace(card, **(card_changes or {}))
+
+
+def tiny_translator_proto(
+    *,
+    name: str = "tiny",
+    width: int = 8,
+    height: int = 8,
+    channels: int = 3,
+    in_channels: int = 0,
+    scale: int = 1,
+    dynamic: bool = False,
+    seed: int = 0,
+    card_changes: Mapping[str, Any] | None = None,
+    with_card: bool = True,
+) -> onnx.ModelProto:
+    """An image-to-image generator: images = pixels(1x1 convolution of x / 127.5 - 1), each pixel ``scale`` wide.
+
+    ``translated`` is the same in numpy. With ``dynamic`` x may have any height and width.
+    """
+    given = in_channels or channels
+    sides = ["H", "W"] if dynamic else [height, width]
+    made = ["H_", "W_"] if dynamic else [height * scale, width * scale]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["nchw", "half"], ["divided"]),
+        helper.make_node("Sub", ["divided", "one"], ["signed"]),
+        helper.make_node("Conv", ["signed", "weight"], ["mixed"]),
+        helper.make_node(
+            "Resize",
+            ["mixed", "", "scales"],
+            ["large"],
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
+        helper.make_node("Mul", ["large", "half"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "middle"], ["levels"]),
+        helper.make_node("Clip", ["levels", "black", "white"], ["clipped"]),
+        helper.make_node("Transpose", ["clipped"], ["nhwc"], perm=[0, 2, 3, 1]),
+        helper.make_node("Cast", ["nhwc"], ["images"], to=TensorProto.UINT8),
+    ]
+    numbers = {"half": 127.5, "one": 1, "middle": 128, "black": 0, "white": 255, "scales": [1, 1, scale, scale]}
+    weights = [numpy_helper.from_array(np.array(value, np.float32), label) for label, value in numbers.items()]
+    weights.append(numpy_helper.from_array(translator_weight(given, channels, seed)[:, :, None, None], "weight"))
+    model = _model(
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", *sides, given])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *made, channels])],
+        weights,
+    )
+    if with_card:
+        card = tiny_translator_card(
+            name=name,
+            width=width,
+            height=height,
+            channels=channels,
+            in_channels=in_channels,
+            scale=scale,
+            card_changes=card_changes,
+        )
+        helper.set_model_props(model, {cards.METADATA_KEY: card.to_json()})
+    return model
+
+
+def tiny_translator(**arguments: Any) -> bytes:
+    """The bytes of an image-to-image generator that follows the contract; arguments as ``tiny_translator_proto``."""
+    return bytes(tiny_translator_proto(**arguments).SerializeToString())
+
+
+def translator_weight(in_channels: int, channels: int, seed: int = 0) -> NDArray[np.float32]:
+    """Of the convolution of ``tiny_translator``: float32 [channels, in_channels]."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (channels, in_channels)).astype(np.float32)
+
+
+def translated(x: NDArray[np.uint8], channels: int = 3, scale: int = 1, seed: int = 0) -> NDArray[np.uint8]:
+    """What ``tiny_translator`` makes of images uint8 [N, H, W, C], but for a level where floats are summed."""
+    mixed = (x / 127.5 - 1) @ translator_weight(x.shape[3], channels, seed).T
+    large = mixed.repeat(scale, axis=1).repeat(scale, axis=2)
+    return np.clip(large * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
 def float_nchw_proto(

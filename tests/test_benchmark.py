@@ -23,8 +23,8 @@ from ganrt import cli
 from ganrt.benchmark import calls
 from ganrt.bound import BoundRuns
 from ganrt.errors import Cancelled, InferenceError, StorageError, StorageFull, UnknownModel, UsageError
-from ganrt.generator import check_samples
 from ganrt.providers import create_session
+from ganrt.samples import check_samples
 from tests.datasets import environment, model_file
 
 LIMITS = {"network", "encoding", "files", "turns"}
@@ -45,7 +45,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use_processors(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("workers", "generator", "benchmark"):
+    for module in ("workers", "network", "benchmark"):
         monkeypatch.setattr(f"ganrt.{module}.cpu_count", lambda: count)
 
 
@@ -88,8 +88,8 @@ def test_every_figure_is_of_the_device_that_was_found(model: Path, monkeypatch: 
         asked.append(device)
         return create_session(data, "cpu", threads)[0], "cuda:0"
 
-    monkeypatch.setattr("ganrt.generator.create_session", session)
-    monkeypatch.setattr("ganrt.generator.bound_runs", lambda device, session: BoundRuns("cpu"))
+    monkeypatch.setattr("ganrt.network.create_session", session)
+    monkeypatch.setattr("ganrt.network.bound_runs", lambda device, session: BoundRuns("cpu"))
     assert ganrt.bench(model, seconds=0.01, batch=16).device == "cuda:0"
     assert asked == ["auto", "cuda:0", "cuda:0", "cuda:0"]
 

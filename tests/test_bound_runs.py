@@ -70,7 +70,7 @@ class CudaSession:
 
 
 def test_on_a_gpu_every_call_has_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ganrt.generator.bound_runs", lambda device, session: BoundRuns("cpu"))
+    monkeypatch.setattr("ganrt.network.bound_runs", lambda device, session: BoundRuns("cpu"))
     session = CudaSession("1")
     generator = ganrt.load(session, batch=4)
     assert generator.device == "cuda:1"
@@ -286,7 +286,7 @@ def test_a_copy_that_fails_is_an_error_that_names_it(failing: str) -> None:
 
 def test_a_generator_says_the_same_of_a_failed_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver("cuMemcpyDtoHAsync_v2")
-    monkeypatch.setattr("ganrt.generator.bound_runs", lambda device, session: staged_runs(driver))
+    monkeypatch.setattr("ganrt.network.bound_runs", lambda device, session: staged_runs(driver))
     with pytest.raises(InferenceError) as error:
         ganrt.load(CudaSession("0")).sample(3)
     assert str(error.value) == "CUDA error 2 in cuMemcpyDtoHAsync_v2\nSee what is wrong with the GPU: nvidia-smi"

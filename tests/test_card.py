@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from ganrt.card import Card
+from ganrt.card import IMAGES, Card
 from ganrt.errors import ContractError, UnknownClass
-from tests.models import tiny_card
+from tests.models import tiny_card, tiny_translator_card
 
 CARD: dict[str, Any] = {"contract": 1, "name": "tiny", "z_dim": 8, "width": 16, "height": 8, "channels": 3}
+IMAGE_CARD = {key: value for key, value in CARD.items() if key != "z_dim"} | {"kind": IMAGES}
 
 
-def refusal(**changes: Any) -> str:
+def refusal(card: dict[str, Any] = CARD, **changes: Any) -> str:
     """What a user reads about a card with these fields."""
     with pytest.raises(ContractError) as error:
-        Card.from_json(json.dumps({**CARD, **changes}))
+        Card.from_json(json.dumps({**card, **changes}))
     assert error.value.hint
     return str(error.value)
 
@@ -58,6 +59,9 @@ def test_what_is_no_card(text: str | bytes) -> None:
 def test_what_the_runtime_must_know_cannot_be_left_out(missing: str) -> None:
     with pytest.raises(ContractError, match=f"{missing} is missing"):
         Card.from_json(json.dumps({key: value for key, value in CARD.items() if key != missing}))
+    if missing != "z_dim":
+        with pytest.raises(ContractError, match=f"{missing} is missing"):
+            Card.from_json(json.dumps({key: value for key, value in IMAGE_CARD.items() if key != missing}))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,10 @@ def test_what_the_runtime_must_know_cannot_be_left_out(missing: str) -> None:
         ({"width": 1 << 20}, "width is 1048576, not a whole number of 1 to 16384"),
         ({"channels": 2}, "channels is 2, not 1 (grey) or 3 (RGB)"),
         ({"channels": 4}, "channels is 4"),
-        ({"kind": "image-to-image"}, "kind is 'image-to-image', not latent-to-image"),
+        ({"kind": "text-to-image"}, "kind is 'text-to-image', not latent-to-image or image-to-image"),
+        ({"kind": ["image-to-image"]}, "kind is a list, not latent-to-image or image-to-image"),
+        ({"scale": 2}, "scale is 2, which no latent-to-image generator has"),
+        ({"in_channels": 3}, "in_channels is 3, which no latent-to-image generator has"),
         ({"z_distribution": "cauchy"}, "z_distribution is 'cauchy', not normal or uniform"),
         ({"psi": 1}, "psi is 1, not False or True"),
         ({"psi": "yes"}, "psi is 'yes'"),
@@ -94,6 +101,63 @@ def test_what_the_runtime_must_know_cannot_be_left_out(missing: str) -> None:
 )
 def test_values_that_cannot_be_meant(changes: dict[str, Any], said: str) -> None:
     assert said in refusal(**changes)
+
+
+def test_a_card_of_latents_says_nothing_of_images_taken() -> None:
+    said = json.loads(tiny_card().to_json())
+    assert list(said)[:6] == ["name", "z_dim", "width", "height", "channels", "contract"]
+    assert not {"scale", "in_channels"} & said.keys()
+    assert Card.from_json(json.dumps(CARD | {"scale": 1, "in_channels": 0})) == Card.from_json(json.dumps(CARD))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape"),
+    [
+        ({}, (8, 16, 3)),
+        ({"z_dim": 0, "z_distribution": "normal", "class_names": [], "psi": False, "scale": 1}, (8, 16, 3)),
+        ({"scale": 4}, (2, 4, 3)),
+        ({"in_channels": 1, "scale": 8}, (1, 2, 1)),
+        ({"in_channels": 3}, (8, 16, 3)),
+        ({"channels": 1, "in_channels": 3}, (8, 16, 3)),
+    ],
+)
+def test_a_card_of_images_tells_which_are_taken(changes: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    card = Card.from_json(json.dumps(IMAGE_CARD | changes))
+    assert (card.kind, card.z_dim, card.in_shape) == ("image-to-image", 0, shape)
+    assert Card.from_json(card.to_json()) == card
+    assert not {"z_dim", "z_distribution", "class_names", "psi"} & json.loads(card.to_json()).keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"z_dim": 8}, "z_dim is 8, which no image-to-image generator has"),
+        ({"z_dim": False}, "z_dim is False, which no image-to-image generator has"),
+        ({"z_distribution": "uniform"}, "z_distribution is 'uniform', which no image-to-image generator has"),
+        ({"class_names": ["a"]}, "class_names is a list, which no image-to-image generator has"),
+        ({"psi": True}, "psi is True, which no image-to-image generator has"),
+        ({"scale": 0}, "scale is 0, not a whole number of 1 to 16"),
+        ({"scale": 17}, "scale is 17, not a whole number of 1 to 16"),
+        ({"scale": 2.0}, "scale is 2.0, not a whole number"),
+        ({"scale": True}, "scale is True, not a whole number"),
+        ({"scale": 3}, "width is 16, not a multiple of its scale 3"),
+        ({"scale": 16}, "height is 8, not a multiple of its scale 16"),
+        ({"in_channels": 2}, "in_channels is 2, not 1 (grey), 3 (RGB) or 0 (as channels)"),
+        ({"in_channels": True}, "in_channels is True, not 1"),
+        ({"in_channels": "3"}, "in_channels is '3', not 1"),
+        ({"width": 0}, "width is 0, not a whole number of 1 to 16384"),
+    ],
+)
+def test_values_that_cannot_be_meant_of_images(changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(IMAGE_CARD, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"psi": True}, {"class_names": ("a",)}, {"z_dim": 3}, {"z_distribution": "uniform"}]
+)
+def test_what_does_not_belong_in_a_card_of_images_is_not_hidden(changes: dict[str, Any]) -> None:
+    with pytest.raises(ContractError, match="which no image-to-image generator has"):
+        Card.from_json(tiny_translator_card(card_changes=changes).to_json())
 
 
 def test_finding_the_class_that_stands_twice_is_quick_for_many_classes() -> None:

@@ -23,7 +23,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ganrt.contract import ALLOWED_OPS, MAX_NODES, card_of_session, check_model, read_model
 from ganrt.errors import ContractError, StorageError, UnknownModel
-from tests.models import float_nchw_proto, tiny_card, tiny_model, tiny_proto
+from tests.models import (
+    float_nchw_proto,
+    tiny_card,
+    tiny_model,
+    tiny_proto,
+    tiny_translator,
+    tiny_translator_card,
+    tiny_translator_proto,
+)
 
 EXPORT_COMMAND = "ganrt export gen.onnx --range=-1,1 --out fitting.onnx"
 VARIANTS = [
@@ -77,6 +85,22 @@ def test_accepts_what_follows_the_contract(arguments: dict[str, object]) -> None
     assert check_model(data, "tiny.onnx") == tiny_card(**arguments)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert card_of_session(session) == tiny_card(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"width": 5, "height": 7, "scale": 2}, {"channels": 1, "in_channels": 3}, {"in_channels": 1}]
+)
+def test_accepts_what_makes_images_of_images(arguments: dict[str, object], dynamic: bool, tmp_path: Path) -> None:
+    data = tiny_translator(dynamic=dynamic, **arguments)
+    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    card = tiny_translator_card(**arguments)  # type: ignore[arg-type]
+    assert check_model(data, "tiny.onnx") == card
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert card_of_session(session) == card
+    (tmp_path / "tiny.onnx").write_bytes(data)
+    model = read_model(tmp_path / "tiny.onnx")
+    assert (model.card, model.dynamic) == (card, dynamic)
 
 
 @pytest.mark.parametrize("opset", [18, 19, 20])
@@ -144,6 +168,7 @@ def test_other_names_and_an_older_opset_are_listed_together() -> None:
     text = refusal(model)
     assert "'output' float32 [N, 3, 8, 8]" in text
     assert "its input is 'noise' float32 [N, 8]; expected: 'z' float32 [N, z_dim]" in text
+    assert "[N, z_dim], or 'x' uint8 [N, H, W, C] to make images of" in text
     assert "its opset is 17; 18 to 20 is expected" in text
     assert EXPORT_COMMAND in text
 
@@ -214,6 +239,87 @@ def test_inputs_and_outputs_that_do_not_fit(change: Callable[[onnx.GraphProto], 
     text = refusal_after(lambda model: change(model.graph))
     assert said in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda g: set_dim(g.input[0], 1, 9), "x is uint8 [N, 9, 8, 3]; uint8 [N, 8, 8, 3] is expected"),
+        (lambda g: set_dim(g.input[0], 0, 1), "x is uint8 [1, 8, 8, 3]; uint8 [N, 8, 8, 3] with a dynamic N is"),
+        (lambda g: set_dim(g.input[0], 3, 1), "x is uint8 [N, 8, 8, 1]; uint8 [N, 8, 8, 3] is expected"),
+        (lambda g: set_dim(g.input[0], 3, "C"), "x is uint8 [N, 8, 8, C]; uint8 [N, 8, 8, 3] is expected"),
+        (
+            lambda g: set_dim(g.input[0], 1, "H"),
+            "x is uint8 [N, H, 8, 3]; uint8 [N, 8, 8, 3] is expected, or both height and width dynamic",
+        ),
+        (
+            lambda g: (g.input.pop(), g.input.append(helper.make_tensor_value_info("x", 2, ["N", "S", "S", 3]))),
+            "images is uint8 [N, 16, 16, 3]; "
+            "finished pixels uint8 [N, height, width, 3] with a dynamic height and width are expected",
+        ),
+        (lambda g: set_dim(g.output[0], 1, 8), "images is uint8 [N, 8, 16, 3]; finished pixels uint8 [N, 16, 16, 3]"),
+        (lambda g: set_dim(g.output[0], 1, "H"), "images is uint8 [N, H, 16, 3]; finished pixels uint8 [N, 16, 16, 3]"),
+        (lambda g: setattr(g.input[0].type.tensor_type, "elem_type", 1), "x is float32 [N, 8, 8, 3]; uint8 [N, 8, 8,"),
+        (lambda g: g.input[0].type.tensor_type.ClearField("shape"), "x is uint8 of unknown shape; uint8 [N, 8, 8, 3]"),
+        (lambda g: g.input[0].type.tensor_type.shape.dim.pop(), "x is uint8 [N, 8, 8]; uint8 [N, 8, 8, 3] is expected"),
+        (
+            lambda g: setattr(g.input[0], "name", "z"),
+            "its input is 'z' uint8 [N, 8, 8, 3]; its card says 'x' uint8 [N, 8, 8, 3]",
+        ),
+        (
+            lambda g: g.input.append(helper.make_tensor_value_info("y", 7, ["N"])),
+            "its inputs are 'x' uint8 [N, 8, 8, 3], 'y' int64 [N]; its card says 'x' uint8 [N, 8, 8, 3]",
+        ),
+        (lambda g: g.input.append(g.input[0]), "two of its inputs have the same name"),
+        (lambda g: g.input.pop(), "its input is nothing; its card says 'x' uint8 [N, 8, 8, 3]"),
+        (lambda g: g.initializer.append(numpy_helper.from_array(np.zeros(1, "u1"), "x")), "x has a default value"),
+        (
+            lambda g: g.input.append(helper.make_tensor_value_info("weight", 1, [3, 3, 1, 1])),
+            "weights are listed among its inputs: 'weight' float32 [3, 3, 1, 1]",
+        ),
+    ],
+)
+def test_images_taken_and_made_that_do_not_fit(change: Callable[[onnx.GraphProto], object], said: str) -> None:
+    model = tiny_translator_proto(scale=2)
+    change(model.graph)
+    text = refusal(model)
+    assert said in text
+    assert "no ganrt card" not in text and "--range" not in text
+
+
+def test_images_of_any_size_are_taken_and_made_alike() -> None:
+    model = tiny_translator_proto(dynamic=True)
+    set_dim(model.graph.output[0], 2, 8)
+    said = (
+        "images is uint8 [N, H_, 8, 3]; finished pixels uint8 [N, height, width, 3] with a dynamic width are expected"
+    )
+    assert said in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scale": 4}, "x is uint8 [N, 8, 8, 3]; uint8 [N, 4, 4, 3] is expected"),
+        ({"scale": 1}, "x is uint8 [N, 8, 8, 3]; uint8 [N, 16, 16, 3] is expected"),
+        ({"width": 8}, "images is uint8 [N, 16, 16, 3]; finished pixels uint8 [N, 16, 8, 3] are expected"),
+        ({"channels": 1}, "finished pixels uint8 [N, 16, 16, 1] are expected"),
+        ({"in_channels": 1}, "x is uint8 [N, 8, 8, 3]; uint8 [N, 8, 8, 1] is expected"),
+        (
+            {"kind": "latent-to-image", "z_dim": 8, "scale": 1},
+            "its input is 'x' uint8 [N, 8, 8, 3]; its card says 'z' float32 [N, 8]",
+        ),
+    ],
+)
+def test_a_card_of_images_that_says_something_else_than_the_graph(changes: dict[str, object], said: str) -> None:
+    assert said in refusal(tiny_translator(scale=2, card_changes=changes))
+
+
+def test_images_of_images_without_a_card() -> None:
+    text = refusal(tiny_translator(with_card=False, dynamic=True))
+    assert "does not follow the ganrt contract: it has no ganrt card (metadata key ganrt.card)" in text
+    model = tiny_translator_proto(with_card=False)
+    set_dim(model.graph.input[0], 1, "H")
+    assert "x is uint8 [N, H, 8, 3]; uint8 [N, H, W, C] is expected, or both height and width" in refusal(model)
 
 
 def test_weights_listed_as_inputs() -> None:
@@ -526,6 +632,7 @@ def test_whatever_the_bytes_are_only_contract_errors_come_out(data: st.DataObjec
 SMALL = [
     tiny_model(width=2, height=2, z_dim=2, psi=True),
     tiny_model(width=1, height=1, channels=1, z_dim=1, class_names=()),
+    tiny_translator(width=1, height=1, channels=1),
     float_nchw_proto(width=1, height=1, z_dim=1).SerializeToString(),
 ]
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 import ganrt
 from ganrt.encode import resize, to_mode
-from ganrt.generator import DRAWN, check_samples
+from ganrt.generator import DRAWN
 from ganrt.latents import labels, latents
+from ganrt.samples import check_samples
 from tests.models import tiny_model
 
 Load = Callable[..., ganrt.Generator]

@@ -16,7 +16,7 @@ from PIL import Image
 import ganrt
 from ganrt.errors import DatasetError, DatasetMismatch, StorageFull, UnknownClass, UnknownModel, UsageError
 from ganrt.models import find_model
-from tests.models import float_nchw_proto, tiny_card, tiny_model
+from tests.models import float_nchw_proto, tiny_card, tiny_model, tiny_translator, tiny_translator_card
 
 Pixels = NDArray[np.uint8]
 
@@ -46,6 +46,14 @@ def test_generators_are_listed_from_their_cards(tmp_path: Path, monkeypatch: pyt
     assert ganrt.list_models(tmp_path / "empty") == []
     with pytest.raises(UsageError, match=r"none is no folder\nName folders that hold \.onnx files"):
         ganrt.list_models(tmp_path / "none")
+
+
+def test_generators_of_images_are_listed_with_whether_they_take_any_size(tmp_path: Path) -> None:
+    (tmp_path / "fixed.onnx").write_bytes(tiny_translator(scale=2))
+    (tmp_path / "larger.onnx").write_bytes(tiny_translator(scale=2, dynamic=True))
+    listed = {model.name: (model.card, model.dynamic, model.problem) for model in ganrt.list_models(tmp_path)}
+    card = tiny_translator_card(scale=2)
+    assert listed == {"fixed": (card, False, ""), "larger": (card, True, "")}
 
 
 def test_broken_files_are_listed_with_what_is_wrong(tmp_path: Path) -> None:

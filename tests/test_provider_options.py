@@ -37,8 +37,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((device, options))
         return create_session(data, "cpu", threads)[0], "cuda:0"
 
-    monkeypatch.setattr("ganrt.generator.create_session", session)
-    monkeypatch.setattr("ganrt.generator.bound_runs", lambda device, session: BoundRuns("cpu"))
+    monkeypatch.setattr("ganrt.network.create_session", session)
+    monkeypatch.setattr("ganrt.network.bound_runs", lambda device, session: BoundRuns("cpu"))
     return asked
 
 

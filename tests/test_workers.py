@@ -33,7 +33,7 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes ganrt believe in so many processors."""
 
     def are(count: int) -> None:
-        for module in ("workers", "generator"):
+        for module in ("workers", "network"):
             monkeypatch.setattr(f"ganrt.{module}.cpu_count", lambda: count)
 
     return are
@@ -337,7 +337,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(threads)
         return create_session(model, device, threads, *rest)
 
-    monkeypatch.setattr("ganrt.generator.create_session", watched)
+    monkeypatch.setattr("ganrt.network.create_session", watched)
     return seen
 
 
