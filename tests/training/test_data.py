@@ -8,10 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from ganrt.errors import TrainingError
-from ganrt_training.data import FASHION_CLASSES, epoch_order, read_idx, read_mnist_family
+from ganrt_training.data import (
+    FASHION_CLASSES,
+    ImageData,
+    balanced_order,
+    digest,
+    epoch_order,
+    read_idx,
+    read_images,
+    read_mnist_family,
+)
 
 Write = Callable[[bytes], Path]
 
@@ -120,6 +132,19 @@ def test_fashion_is_known_by_the_folders_name(tmp_path: Path) -> None:
     assert FASHION_CLASSES[8] == "Bag"
 
 
+def test_read_images_knows_a_folder_of_the_family_and_brings_it_to_size(tmp_path: Path) -> None:
+    images, labels = pixels(70, 28, 28), np.arange(70, dtype=np.uint8) % 10
+    folder = family(tmp_path / "fashion", images, labels, ".gz")
+    calls: list[tuple[int, int]] = []
+    data = read_images(folder, 32, split="test", progress=lambda *call: calls.append(call))
+    wanted = [np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.LANCZOS)) for image in images]
+    np.testing.assert_array_equal(data.images[..., 0], wanted)
+    np.testing.assert_array_equal(data.labels, labels)
+    assert (data.class_names, data.skipped, calls[-1]) == (FASHION_CLASSES, (), (70, 70))
+    np.testing.assert_array_equal(read_images(folder, 28).images, images[..., None])
+    assert read_images(folder, 28, mode="rgb").images.shape == (70, 28, 28, 3)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
@@ -145,3 +170,52 @@ def test_an_epochs_order_is_a_permutation_by_seed_and_epoch() -> None:
     assert all(sorted(order) == list(range(100)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 4
     assert epoch_order(100, 1, 1).tolist() == orders[1, 1]
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    st.integers(0, 1 << 40),
+    st.integers(0, 1000),
+)
+def test_a_balanced_epoch_shows_classes_in_turns_and_images_as_often_as_can_be(
+    listed: list[int], seed: int, epoch: int
+) -> None:
+    labels = np.array(listed, np.int64)
+    order = balanced_order(labels, epoch, seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    assert len(order) == counts.max() * len(classes)
+    np.testing.assert_array_equal(labels[order], np.resize(classes, len(order)))
+    for label, count in zip(classes, counts, strict=True):
+        shown = order[labels[order] == label]
+        for start in range(0, len(shown), count):
+            turn = shown[start : start + count]
+            assert len(set(turn.tolist())) == len(turn)  # none again before all were shown
+    np.testing.assert_array_equal(order, balanced_order(labels, epoch, seed))
+
+
+def test_balanced_epochs_differ_by_seed_and_epoch_and_in_each_round_of_a_small_class() -> None:
+    labels = np.array([0] * 40 + [1] * 20)
+    orders = {tuple(balanced_order(labels, epoch, seed).tolist()) for epoch in (0, 1) for seed in (0, 1)}
+    assert len(orders) == 4
+    small = balanced_order(labels, 0, 0)[1::2]
+    assert sorted(small[:20]) == sorted(small[20:]) == list(range(40, 60))
+    assert small[:20].tolist() != small[20:].tolist()
+
+
+def test_a_digest_is_of_shape_pixels_labels_and_names_alone() -> None:
+    images, labels = pixels(1500, 2, 4, 1), np.arange(1500) % 2
+    data = ImageData(images, labels, ("a", "b"))
+    changed = images.copy()
+    changed[-1, -1, -1] ^= 1
+    others = (
+        ImageData(changed, labels, ("a", "b")),
+        ImageData(images.reshape(1500, 4, 2, 1), labels, ("a", "b")),
+        ImageData(images, labels[::-1], ("a", "b")),
+        ImageData(images, labels, ("ab", "")),
+        ImageData(images[:-1], labels[:-1], ("a", "b")),
+    )
+    assert len({digest(data), *map(digest, others)}) == 6
+    assert digest(ImageData(np.asfortranarray(images), labels.copy(), ("a", "b"), ("c.png: broken",))) == digest(data)
+    # The same on every machine and in every version: runs are resumed by it.
+    few = ImageData(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), np.array([0]), ("ä",))
+    assert digest(few) == "sha256:362d2668754c1eae3caeefef2856bdfd918d4ec4c2434bf30668579ca1c863a4"
