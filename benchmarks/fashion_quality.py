@@ -74,7 +74,7 @@ def measure(
     train, test = (read_mnist_family(real, split) for split in ("train", "test"))
     protocol = metrics.Protocol(seed=seed)
     if limit:
-        train, test = _first(train, limit), _first(test, limit)
+        train, test = first(train, limit), first(test, limit)
         protocol = replace(protocol, epochs=1)
     generator = ganrt.load(model, threads=threads)
     card = generator.card
@@ -86,20 +86,20 @@ def measure(
 
     judge = _judge(train, protocol, keep, threads)
     real_accuracy = metrics.agreement(metrics.predict(judge, test.images), test.labels, test.class_names)
-    _tell(f"classifier of real images: {real_accuracy['share']} on the real test images")
+    tell(f"classifier of real images: {real_accuracy['share']} on the real test images")
     if not limit and real_accuracy["share"] < LEAST_ACCURACY:
         raise TrainingError(
             f"the classifier of real images reaches {real_accuracy['share']}", f"Expected at least {LEAST_ACCURACY}."
         )
 
-    images, labels = _generated(generator, min(JUDGED, limit or JUDGED), seed)
+    images, labels = generated(generator, min(JUDGED, limit or JUDGED), seed)
     fidelity = metrics.agreement(metrics.predict(judge, images), labels, card.class_names)
-    _tell(f"label fidelity: {fidelity['share']}")
+    tell(f"label fidelity: {fidelity['share']}")
 
-    images, labels = _generated(generator, min(TRAINED_ON, limit or TRAINED_ON), seed + 1)
-    student = metrics.train_classifier(images, labels, len(card.class_names), protocol, _epoch("generated"))
+    images, labels = generated(generator, min(TRAINED_ON, limit or TRAINED_ON), seed + 1)
+    student = metrics.train_classifier(images, labels, len(card.class_names), protocol, epoch_told("generated"))
     score = metrics.agreement(metrics.predict(student, test.images), test.labels, test.class_names)
-    _tell(f"classification accuracy score: {score['share']}")
+    tell(f"classification accuracy score: {score['share']}")
 
     return {
         "command": f"python -m benchmarks.fashion_quality --model exported/{card.name}.onnx --seed {seed}"
@@ -131,33 +131,39 @@ def _judge(train: ImageData, protocol: metrics.Protocol, keep: Path | None, thre
     about = metrics.describe(judge, protocol) | {"data": digest, "threads": threads, "torch": str(torch.__version__)}
     path = None if keep is None else keep / "real-classifier.safetensors"
     if path is not None and (known := metrics.load_classifier(path, judge, about)) is not None:
-        _tell(f"classifier of real images: taken from {path}")
+        tell(f"classifier of real images: taken from {path}")
         return known
-    judge = metrics.train_classifier(train.images, train.labels, classes, protocol, _epoch("real"))
+    judge = metrics.train_classifier(train.images, train.labels, classes, protocol, epoch_told("real"))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         metrics.save_classifier(path, judge, about)
     return judge
 
 
-def _generated(generator: ganrt.Generator, count: int, seed: int) -> tuple[metrics.Images, metrics.Labels]:
-    """Images 0 to ``count`` of a seed with balanced labels."""
-    batches = list(generator.stream(count, seed=seed))
-    return np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
+def generated(
+    generator: ganrt.Generator, count: int, seed: int, size: tuple[int, int] | None = None
+) -> tuple[metrics.Images, metrics.Labels]:
+    """Images 0 to ``count`` of a seed with balanced labels; without classes, all labels are 0."""
+    batches = list(generator.stream(count, seed=seed, size=size))
+    labels = [np.zeros(len(batch.images), np.int64) if batch.labels is None else batch.labels for batch in batches]
+    return np.concatenate([batch.images for batch in batches]), np.concatenate(labels)
 
 
-def _first(data: ImageData, count: int) -> ImageData:
+def first(data: ImageData, count: int) -> ImageData:
+    """The first images of a set."""
     return ImageData(data.images[:count], data.labels[:count], data.class_names)
 
 
-def _epoch(what: str) -> Any:
+def epoch_told(what: str) -> Any:
+    """Tells of each epoch of a classifier."""
     started = time.monotonic()
-    return lambda epoch, loss: _tell(
+    return lambda epoch, loss: tell(
         f"classifier of {what} images: epoch {epoch}, loss {loss:.4f}, {time.monotonic() - started:.0f} s"
     )
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Says how far a measurement is."""
     print(text, file=sys.stderr, flush=True)
 
 

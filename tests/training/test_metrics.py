@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from benchmarks import fashion_quality
+from ganrt.errors import UsageError
 from ganrt_training import metrics
 from ganrt_training.data import FASHION_CLASSES
+from ganrt_training.run_folder import to_float
 from tests.models import tiny_model
 from tests.training.test_data import idx
 from tests.training.tiny import tiny_data
@@ -33,6 +36,62 @@ def test_agreement_counts_by_class() -> None:
     predicted, labels = np.array([0, 0, 1, 1, 2, 0]), np.array([0, 0, 1, 0, 1, 0])
     expected = {"share": 0.6667, "n": 6, "per_class": {"a": 0.75, "b": 0.5}}
     assert metrics.agreement(predicted, labels, ["a", "b", "c"]) == expected
+
+
+def test_the_precision_of_training_is_the_protocols() -> None:
+    data = tiny_data(40)
+    trained = {
+        precision: metrics.train_classifier(data.images, data.labels, 3, replace(QUICK, epochs=1, precision=precision))
+        for precision in ("bf16", "fp32")
+    }
+    bf16, fp32 = (model.state_dict()["0.weight"] for model in trained.values())
+    assert not torch.equal(bf16, fp32)
+    assert torch.allclose(bf16, fp32, atol=0.05)
+    told = {
+        precision: metrics.describe(model, replace(QUICK, precision=precision)) for precision, model in trained.items()
+    }
+    assert told["bf16"]["optimizer"] == "AdamW, one cycle, bf16 autocast"  # as cards have it that were written before
+    assert told["fp32"]["optimizer"] == "AdamW, one cycle, fp32"
+    with pytest.raises(UsageError, match="precision 'fp64'"):
+        replace(QUICK, precision="fp64")
+
+
+def test_features_are_what_the_last_layer_is_given() -> None:
+    model = metrics.build_classifier((28, 28), 1, 3, replace(QUICK, dropout=0.5)).eval()
+    images = tiny_data(50).images
+    found = metrics.features(model, images, batch_size=20)
+    assert found.shape == (50, 8)
+    assert isinstance(model, torch.nn.Sequential)
+    with torch.no_grad():
+        logits = model(to_float(torch.from_numpy(images)))
+        assert torch.allclose(model[-1](torch.from_numpy(found)), logits, atol=1e-5)
+
+
+def test_the_frechet_distance_is_that_of_the_formula() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal((400, 5))
+    values = (values - values.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(values, rowvar=False))).T  # exactly I
+    assert metrics.frechet_distance(values, values) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(values, values + 2) == pytest.approx(5 * 4)
+    scales = np.array([1, 2, 3, 0.5, 0])
+    # Diagonal covariances: each dimension adds the squared difference of the deviations.
+    assert metrics.frechet_distance(values, values * scales) == pytest.approx(np.square(scales - 1).sum())
+    # Covariances that do not commute: the root of the product by its eigenvalues, which are real and not negative.
+    first, second = (values @ random.standard_normal((5, 5)) for _ in range(2))
+    covariances = [np.cov(one, rowvar=False) for one in (first, second)]
+    root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
+    expected = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * root
+    assert metrics.frechet_distance(first, second) == pytest.approx(expected)
+    assert metrics.frechet_distance(second, first) == pytest.approx(expected)
+
+
+def test_the_frechet_distance_bears_features_that_do_not_vary_and_few_images() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal((50, 6)).astype(np.float32)
+    values[:, 3:] = 0
+    assert metrics.frechet_distance(values, values) == pytest.approx(0, abs=1e-6)
+    assert metrics.frechet_distance(values[:3], values[:3]) == pytest.approx(0, abs=1e-6)
+    assert metrics.frechet_distance(np.zeros((4, 6)), np.ones((4, 6))) == pytest.approx(6)
 
 
 def test_images_are_moved_and_flipped_but_not_else_changed() -> None:

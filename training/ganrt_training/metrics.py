@@ -1,8 +1,9 @@
-"""Measuring a labelled generator with a classifier.
+"""Measuring a generator with a classifier.
 
 Label fidelity: the share of generated images that a classifier trained on real images gives the label
 that was asked for. Classification accuracy score (Ravuri & Vinyals 2019, arXiv 1905.10887): the accuracy
-on real test images of the same classifier trained on generated images only.
+on real test images of the same classifier trained on generated images only. Fréchet distance (Heusel et al.
+2017, arXiv 1706.08500, with this classifier in place of Inception): how far apart the features of two sets lie.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ganrt.errors import TrainingError
+from ganrt.errors import TrainingError, UsageError
 from ganrt.files import write_synced
 from ganrt_training.checkpoint import load_snapshot
-from ganrt_training.loop import to_float
+from ganrt_training.run_folder import to_float
 
 Images = NDArray[np.uint8]  # [N, H, W, C]
 Labels = NDArray[np.int64]  # [N]
+PRECISIONS = ("bf16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,12 @@ class Protocol:
     shift: int = 2  # pixels, at most, in either direction
     flip: bool = True  # left to right, half of the time
     seed: int = 0
+    precision: str = "bf16"  # of training: bf16 (autocast) or fp32, for processors that only emulate bfloat16
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a precision that there is not."""
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision {self.precision!r}", f"Expected {' or '.join(PRECISIONS)}.")
 
 
 def build_classifier(size: tuple[int, int], channels: int, classes: int, protocol: Protocol) -> nn.Module:
@@ -90,11 +98,11 @@ def train_classifier(
             for step in range(per_epoch):
                 chosen = order[step * protocol.batch_size : (step + 1) * protocol.batch_size]
                 batch = to_float(_augmented(pixels[chosen], protocol))
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast("cpu", torch.bfloat16, enabled=protocol.precision == "bf16"):
                     logits = model(batch)
                 loss = F.cross_entropy(logits.float(), targets[chosen], label_smoothing=protocol.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 total += loss.detach()
@@ -109,6 +117,30 @@ def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Labels:
     batches = torch.split(torch.from_numpy(images), batch_size)
     predicted: Labels = torch.cat([model(to_float(batch)).argmax(1) for batch in batches]).numpy()
     return predicted
+
+
+@torch.no_grad()
+def features(model: nn.Module, images: Images, batch_size: int = 500) -> NDArray[np.float32]:
+    """What the last layer of a classifier in inference mode is given: float [N, hidden], computed in float32."""
+    assert isinstance(model, nn.Sequential)
+    below = model[:-1]
+    batches = torch.split(torch.from_numpy(images), batch_size)
+    found: NDArray[np.float32] = torch.cat([below(to_float(batch)) for batch in batches]).numpy()
+    return found
+
+
+def frechet_distance(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """The squared Fréchet distance between normal distributions fitted to features [N, D] and [M, D], in float64.
+
+    |m - n|² + tr(A + B - 2 (A B)^½), with the trace of the root taken as that of (A^½ B A^½)^½: both roots are then of
+    symmetric matrices, and covariances may be singular (features that are always 0, fewer images than features).
+    """
+    (mean, spread), (other_mean, other_spread) = (_normal(first), _normal(second))
+    root = _root(spread)
+    eigenvalues = np.linalg.eigvalsh(root @ other_spread @ root)
+    shared = np.sqrt(eigenvalues.clip(min=0)).sum()
+    apart = np.square(mean - other_mean).sum()
+    return max(0.0, float(apart + np.trace(spread) + np.trace(other_spread) - 2 * shared))
 
 
 def agreement(predicted: Labels, labels: Labels, class_names: Sequence[str]) -> dict[str, Any]:
@@ -130,8 +162,12 @@ def describe(model: nn.Module, protocol: Protocol) -> dict[str, Any]:
     return {
         "architecture": "three 3x3 convolutions with batch norm, 2x2 max pooling and ReLU, two dense layers",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "optimizer": "AdamW, one cycle, bf16 autocast",
-    } | {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(protocol).items()}
+        "optimizer": f"AdamW, one cycle, {'bf16 autocast' if protocol.precision == 'bf16' else protocol.precision}",
+    } | {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(protocol).items()
+        if name != "precision"
+    }
 
 
 def save_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -152,6 +188,19 @@ def load_classifier(path: Path, model: nn.Module, about: dict[str, Any]) -> nn.M
     except RuntimeError as error:
         raise TrainingError(f"{path}: not the weights it says it holds: {error}", "Remove it.") from None
     return model.eval()
+
+
+def _normal(features: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean [D] and covariance [D, D]."""
+    values = np.asarray(features, np.float64)
+    return values.mean(0), np.cov(values, rowvar=False).reshape(values.shape[1], values.shape[1])
+
+
+def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The symmetric root of a symmetric matrix whose eigenvalues are 0 or more, but for rounding."""
+    values, vectors = np.linalg.eigh(matrix)
+    root: NDArray[np.float64] = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    return root
 
 
 def _augmented(images: Tensor, protocol: Protocol) -> Tensor:

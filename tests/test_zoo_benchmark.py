@@ -1,0 +1,131 @@
+"""The comparison of recipes on Fashion-MNIST: that its commands work, and that docs/zoo.md says what they found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import zoo, zoo_table
+from ganrt.card import Card
+from ganrt.contract import read_model
+from ganrt_training.checkpoint import find_snapshot, load_generator
+from ganrt_training.data import FASHION_CLASSES
+from ganrt_training.gans import find_recipe
+from tests.models import tiny_model
+from tests.training.test_data import idx
+
+ROWS = zoo_table.read_rows(zoo_table.FIGURES)
+
+
+def test_the_table_is_what_the_figures_make() -> None:
+    page = zoo_table.PAGE.read_text(encoding="utf-8")
+    assert page == zoo_table.filled(page, ROWS), "run python -m benchmarks.zoo table"
+
+
+def test_all_figures_are_of_the_committed_classifier() -> None:
+    digest = f"sha256:{hashlib.sha256(zoo.JUDGE.read_bytes()).hexdigest()}"
+    assert {name: row["judge"]["digest"] for name, row in ROWS.items()} == dict.fromkeys(ROWS, digest)
+    assert zoo.JUDGE.stat().st_size < 700_000
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {zoo_table.REAL}))
+def test_a_row_has_its_samples_and_names_nothing_of_where_it_was_made(name: str) -> None:
+    grid = zoo_table.FIGURES / f"{name}.png"
+    assert grid.stat().st_size < 60_000
+    assert Image.open(grid).size == (280, 280)
+    assert f"zoo row {name} {zoo_table.ROWS[name]}".rstrip() in ROWS[name]["command"]
+    assert not {"/", "host"} & set(json.dumps(ROWS[name]["machine"]))
+
+
+def test_every_row_that_is_to_be_has_a_recipe_that_takes_its_settings() -> None:
+    for name, settings in zoo_table.ROWS.items():
+        find_recipe(name).with_overrides(settings.split())
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command on made-up images; what is exported is a tiny generator with the labels of the run's."""
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 80), ("t10k", 60)):
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(random.integers(0, 256, (count, 28, 28), np.uint8)))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx((np.arange(count) % 10).astype(np.uint8)))
+
+    def export(run_dir: Path, path: Path, *, overwrite: bool) -> dict[Path, Card]:
+        trained = load_generator(find_snapshot(run_dir))
+        size, changes = trained.recipe.image_size, {"snapshot_digest": trained.digest, "kimg": trained.kimg}
+        path.write_bytes(
+            tiny_model(class_names=trained.class_names, width=size, height=size, channels=1, card_changes=changes)
+        )
+        return {path: read_model(path).card}
+
+    def run(*words: str) -> int:
+        places = ["--data", str(folder), "--judge", str(tmp_path / "judge.safetensors"), "--out", str(tmp_path / "out")]
+        return zoo.main([words[0], *places, "--limit", "80", *words[1:]])
+
+    monkeypatch.setattr(zoo, "export_run", export)
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_a_trial(trial: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smallest = ["width=2", "z_dim=8", "batch_size=20", "tick_kimg=0.02"]
+    settings = {"mlp_28": smallest, "dcgan_32": [*smallest, "conditional=true"]}
+    words = {
+        name: ["row", name, "--run-dir", str(tmp_path / "runs" / name), "--minutes", "1e-5", *settings[name]]
+        for name in settings
+    }
+    assert trial(*words["mlp_28"]) == 1  # without a classifier
+    assert trial("judge") == 0
+    for name in words:
+        assert trial(*words[name]) == 0
+    rows = zoo_table.read_rows(tmp_path / "out")
+    real, labelled, bare = rows["real"], rows["dcgan_32"], rows["mlp_28"]
+    assert real["frechet"]["n"] == 80 and real["label_fidelity"]["n"] == 60
+    assert labelled["label_fidelity"]["per_class"].keys() == set(FASHION_CLASSES)
+    assert labelled["classification_accuracy_score"]["trained_on"] == 80
+    assert (bare["label_fidelity"], bare["classification_accuracy_score"]) == (None, None)
+    for name, row in (("dcgan_32", labelled), ("mlp_28", bare)):
+        told = f"python -m benchmarks.zoo row {name} {' '.join(settings[name])} --minutes 1e-05 --limit 80"
+        assert row["command"] == told
+        assert (row["run"]["steps"], row["run"]["kimg"], row["snapshot"]["kimg"]) == (1, 0.02, 0.02)
+        assert row["frechet"]["distance"] > 0 and sum(row["judged_as"].values()) == pytest.approx(1, abs=1e-3)
+        assert row["judge"]["digest"] == real["judge"]["digest"]
+        assert Image.open(tmp_path / "out" / f"{name}.png").size == (280, 280)
+    units = 16 * 2
+    assert bare["generator"]["macs"] == 8 * units + units * units + units * 784
+    assert bare["generator"]["parameters"] == bare["generator"]["macs"] + 2 * units + 784
+
+    # A run that has had its minutes is measured again, not trained; one of other settings is refused.
+    assert trial(*words["mlp_28"]) == 0
+    again = zoo_table.read_rows(tmp_path / "out")["mlp_28"]
+    assert {**again, "generation": None} == {**bare, "generation": None}
+    assert trial(*words["mlp_28"], "width=4") == 1
+    assert "other settings" in capsys.readouterr().err
+
+    assert trial("speed", "--runs", str(tmp_path / "runs"), "--rounds", "2") == 0
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{zoo_table.START}\nold\n{zoo_table.END}\nafter\n")
+    assert trial("table", "--page", str(page)) == 0
+    text = page.read_text()
+    assert "old" not in text and text.startswith("before\n") and text.endswith("after\n")
+    assert "| `mlp_28` | 27.2 k, " in text and "Not trained yet: `dcgan_28`, " in text
+    assert zoo_table.read_rows(tmp_path / "out")["mlp_28"]["generation"]["side_by_side"]
+
+
+def test_what_cannot_be_meant_is_refused(trial: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial("row", "cyclegan_64") == 2
+    assert "from images" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        trial("judge", "width=4")
+    with pytest.raises(SystemExit):
+        trial("row", "mlp_28", "--epochs")
