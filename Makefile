@@ -7,17 +7,20 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test test-slow lint wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.demo ## Make 1,000 labelled images in aug/ and a picture of them, preview.png
 	$(BIN)/ganrt generate --n 1000 --out aug/
 	$(BIN)/ganrt preview aug/ --out preview.png
 
 test: lint ## Lint, check types and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.test ## Train, kill, resume and export every recipe (under half an hour)
+	$(BIN)/python -m pytest -m slow -n 2
 
 lint: $(VENV)/.test ## Lint and check types alone
 	$(BIN)/ruff check .

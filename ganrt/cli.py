@@ -8,12 +8,13 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from ganrt import __version__
-from ganrt.errors import GanrtError, MissingExtra, UsageError
+from ganrt.console import plain, short, shown
+from ganrt.errors import GanrtError, UsageError
 
 if TYPE_CHECKING:
     from ganrt.card import Card
@@ -51,10 +52,10 @@ def main() -> NoReturn:
             from ganrt.files import storage_error
 
             error = caught if isinstance(caught, GanrtError) else storage_error(caught)
-            print(f"ganrt: {_shown(error.message)}", file=sys.stderr)
+            print(f"ganrt: {shown(error.message)}", file=sys.stderr)
             for line in (error.hint, *getattr(error, "__notes__", ())):
                 if line:
-                    print(f"  {_shown(line)}", file=sys.stderr)
+                    print(f"  {shown(line)}", file=sys.stderr)
             sys.exit(error.exit_code)
         finally:
             sys.stdout.flush()
@@ -285,7 +286,7 @@ def models(
             json.dumps(
                 [
                     {"name": m.name, "path": str(m.path), "bytes": m.size, "problem": m.problem or None}
-                    | {"card": json.loads(m.card.to_json()) if m.card else None}
+                    | {"dynamic": m.dynamic, "card": json.loads(m.card.to_json()) if m.card else None}
                     for m in found
                 ]
             )
@@ -294,17 +295,34 @@ def models(
     if not found:
         print("no generators found", file=sys.stderr)
     for m in found:
-        print(f"{_short(m.name):<16} {_one_line(m.card, m.size) if m.card else _short(m.problem)}")
+        print(f"{short(m.name):<16} {_one_line(m.card, m.dynamic, m.size) if m.card else short(m.problem)}")
 
 
-def _one_line(card: Card, size: int) -> str:
+def _one_line(card: Card, dynamic: bool, size: int) -> str:
+    from ganrt.card import IMAGES
     from ganrt.console import size_text
 
-    colour = "grey" if card.channels == 1 else "RGB"
-    classes = f"{len(card.class_names)} classes" if card.class_names else "no classes"
-    licence = f", {_short(card.licence)}" if card.licence else ""
-    about = _short(card.description.split(". ")[0])
-    return f"{card.width}x{card.height} {colour}, {classes}, {size_text(size)}{licence}: {about}"
+    told = [_sizes(card, dynamic)]
+    if card.kind != IMAGES:
+        told.append(f"{len(card.class_names)} classes" if card.class_names else "no classes")
+    told.append(size_text(size))
+    if card.licence:
+        told.append(short(card.licence))
+    return f"{', '.join(told)}: {short(card.description.split('. ')[0])}"
+
+
+def _sizes(card: Card, dynamic: bool) -> str:
+    """The images that a generator makes, and those it makes them of: ``32x32 grey to 64x64 RGB``."""
+    from ganrt.card import COLOURS, IMAGES
+
+    made = f"{card.width}x{card.height} {COLOURS[card.channels]}"
+    height, width, channels = card.in_shape
+    if card.kind != IMAGES:
+        return made
+    if not dynamic:
+        return f"{width}x{height} {COLOURS[channels]} to {made}"
+    other = f" to {COLOURS[card.channels]}" if card.channels != channels else ""
+    return f"any size {COLOURS[channels]}{other}" + (f", {card.scale}x" if card.scale > 1 else "")
 
 
 @app.command()
@@ -313,6 +331,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Check a generator's file against the contract and show its card."""
+    from ganrt.card import IMAGES
     from ganrt.console import size_text
     from ganrt.contract import read_model
     from ganrt.models import find_model
@@ -321,34 +340,20 @@ def inspect(
     checked = read_model(path)
     card = json.loads(checked.card.to_json())
     if as_json:
-        print(json.dumps({"path": str(path), "bytes": len(checked.data), "sha256": checked.digest, "card": card}))
+        told = {"path": str(path), "bytes": len(checked.data), "sha256": checked.digest, "dynamic": checked.dynamic}
+        print(json.dumps(told | {"card": card}))
         return
     print(f"{path}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
     print(f"follows version {checked.card.contract} of the contract")
+    if checked.card.kind == IMAGES:
+        print(f"images: {_sizes(checked.card, checked.dynamic)}")
     for key, value in card.items():
         if isinstance(value, dict):
             print(f"{key}:" + ("" if value else " none"))
             for inner, figure in value.items():
-                print(f"  {inner}: {_plain(figure)}")
+                print(f"  {inner}: {plain(figure)}")
         else:
-            print(f"{key}: {_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else " ".join(str(value).split())
-
-
-def _short(text: str) -> str:
-    """Text of a foreign file on one line."""
-    text = _shown(" ".join(text.split()))
-    return text if len(text) <= 120 else text[:119] + "…"
-
-
-def _shown(text: str) -> str:
-    """Text that may hold foreign names, without what a terminal would obey or a stream cannot take."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+            print(f"{key}: {plain(value)}")
 
 
 @app.command()
@@ -401,7 +406,7 @@ def verify(
         print(json.dumps({"dataset": str(dataset), "well": not damage, "damage": [asdict(d) for d in damage]}))
     else:
         for found in damage:
-            print(_shown(f"{found.name}: {found.what}"))
+            print(shown(f"{found.name}: {found.what}"))
         if not damage:
             print(f"{dataset}: every file is as it was written")
     if damage:
@@ -454,7 +459,7 @@ def bench(
         print(json.dumps(speed.to_dict()))
         return
     print(
-        f"{_short(speed.model)} on {speed.device}, {speed.processors} processors: {speed.workers} workers, "
+        f"{short(speed.model)} on {speed.device}, {speed.processors} processors: {speed.workers} workers, "
         f"{speed.threads} threads a call, batch {speed.batch}"
     )
     print(f"{'network alone':<16}{speed.network:>12,.0f} images/s")
@@ -495,130 +500,9 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def recipes() -> None:
-    """List the training recipes (needs the extra train)."""
-    _need_training()
-    from ganrt_training.gans import RECIPES
+from ganrt import training_commands  # noqa: E402  its commands join the app, after these
 
-    for name, recipe in sorted(RECIPES.items()):
-        print(f"{name:<24} {(recipe.__doc__ or '').strip().splitlines()[0]}")
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A name that `ganrt recipes` lists.")],
-    data: Annotated[Path, typer.Option(help="A folder with the four files of the MNIST family.")],
-    run_dir: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the recipe, as key=value.")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes weights, order and latents.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,
-) -> None:
-    """Train a GAN by a recipe (needs the extra train)."""
-    _need_training()
-    from ganrt_training.data import read_mnist_family
-    from ganrt_training.gans import find_recipe
-    from ganrt_training.loop import train as run
-
-    def show(stats: dict[str, float]) -> None:
-        print(
-            f"{stats['kimg']:8.1f}/{stats['total_kimg']:.0f} kimg  {stats['images_per_second']:6.0f} images/s  "
-            f"loss D {stats['discriminator_loss']:6.3f} G {stats['generator_loss']:6.3f}  "
-            f"D right on real {stats['real_accuracy']:.0%} fake {stats['fake_accuracy']:.0%}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    chosen = find_recipe(recipe).with_overrides(overrides or [])
-    run(chosen, read_mnist_family(data), run_dir, seed=seed, device=device, minutes=minutes, progress=show)
-    print(f"next: ganrt export {shlex.quote(str(run_dir))} --out my.onnx")
-
-
-@app.command()
-def export(
-    source: Annotated[
-        Path, typer.Argument(help="A run folder, a snapshot of it, a float .onnx, or a generator to export again.")
-    ],
-    out: Annotated[Path, typer.Option(help="The file to write, .onnx.")],
-    name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(help="JSON with description, data, data_licence and licence for the card."),
-    ] = None,
-    quality: Annotated[Path | None, typer.Option(help="JSON with measured figures for the card.")] = None,
-    value_range: Annotated[
-        str | None,
-        typer.Option(
-            "--range", metavar="LOW,HIGH", help="With .onnx: the values of black and white, as in --range=-1,1."
-        ),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="With .onnx: class names, with commas.")] = None,
-    layout: Annotated[str | None, typer.Option(help="With .onnx, where the shape does not tell: nchw or nhwc.")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision, for GPUs; float32 unless given.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-) -> None:
-    """Export a trained generator to ONNX, proven equal to its source (needs the extra train)."""
-    _need_training()
-    from ganrt_training.assemble import CardTexts
-
-    texts = CardTexts.read(card, quality)
-    if source.suffix.lower() == ".onnx":
-        from ganrt_training.again import export_again, is_generator
-        from ganrt_training.wrap import export_onnx
-
-        if is_generator(source):
-            given = {"--range": value_range, "--classes": classes, "--layout": layout, "--card": card}
-            for option, value in (given | {"--quality": quality}).items():
-                if value is not None:
-                    raise UsageError(f"{option} does not apply: {source} has a card already", "Leave it out.")
-            made = export_again(source, out, name=name, fp16=fp16, overwrite=overwrite)
-        elif value_range is None:
-            raise UsageError(
-                f"the range of {source} is not known", "Say which values are black and white: --range=-1,1"
-            )
-        else:
-            made = export_onnx(
-                source,
-                out,
-                value_range=_range(value_range),
-                class_names=[part.strip() for part in classes.split(",")] if classes else [],
-                layout=layout,
-                name=name,
-                texts=texts,
-                fp16=fp16,
-                overwrite=overwrite,
-            )
-    else:
-        from ganrt_training.export import export_run
-
-        for option, value in (("--range", value_range), ("--classes", classes), ("--layout", layout)):
-            if value is not None:
-                raise UsageError(f"{option} does not apply to a run", "The run knows it: leave it out.")
-        made = export_run(source, out, name=name, texts=texts, fp16=fp16, overwrite=overwrite)
-    print(f"{out}: {made.name}, equal to its source: {_plain(dict(made.parity))}")
-    print(f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(str(out))}")
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(f"range {text!r}", "Expected two numbers, as in --range=-1,1 or --range=0,255.") from None
-    return low, high
-
-
-def _need_training() -> None:
-    try:
-        import onnx  # noqa: F401
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(
-            f"training and export need the package {error.name or error}",
-            "Install the extra: pip install 'ganrt[train]'",
-        ) from None
-
+training_commands.add_to(app)
 
 if __name__ == "__main__":
     main()

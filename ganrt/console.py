@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from ganrt.errors import Cancelled
 
@@ -34,7 +35,7 @@ class ProgressBar:
         if now < self._next:
             return
         self._next = now + (0.1 if self._live else _QUIET_INTERVAL)
-        left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+        left = f", {duration_text((total - done) / rate)} left" if rate > 0 and done < total else ""
         text = f"{done:,}/{total:,} images  {rate:,.0f}/s{left}"
         if self._live:
             filled = _BAR * done // max(1, total)
@@ -98,8 +99,27 @@ def size_text(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """A time for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def plain(value: Any) -> str:
+    """A value of a card on one line."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else " ".join(str(value).split())
+
+
+def short(text: str) -> str:
+    """Text of a foreign file on one line."""
+    text = shown(" ".join(text.split()))
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def shown(text: str) -> str:
+    """Text that may hold foreign names, without what a terminal would obey or a stream cannot take."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -28,7 +28,7 @@ from PIL import Image
 import ganrt
 from ganrt import cli, console, errors
 from ganrt.errors import GanrtError
-from tests.models import float_nchw_proto, tiny_model
+from tests.models import float_nchw_proto, tiny_model, tiny_translator
 
 ROOT = Path(__file__).resolve().parent.parent
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -44,8 +44,8 @@ OPTIONS = {
     "bench": "--out --batch --workers --threads --seconds --device --json",
     "doctor": "--json",
     "recipes": "",
-    "train": "--data --run-dir --seed --device --minutes",
-    "export": "--out --name --card --quality --range --classes --layout --fp16 --overwrite",
+    "train": "--data --run-dir --seed --device --minutes --mode --background --on-corrupt --split --dry-run",
+    "export": "--out --name --card --quality --range --classes --layout --precision --overwrite",
 }
 SMALLEST = "width=2 z_dim=4 batch_size=16 total_kimg=0.032 tick_kimg=0.016 snapshot_kimg=0.032"
 
@@ -189,7 +189,7 @@ def test_generate_prints_one_json_object_and_nothing_else_on_stdout(run: Run) ->
 def test_generate_tells_how_many_workers_and_threads_there_are(
     run: Run, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
-    for module in ("workers", "generator"):
+    for module in ("workers", "network"):
         monkeypatch.setattr(f"ganrt.{module}.cpu_count", lambda: 4)
 
     def told(out: str, options: str) -> tuple[int, int]:
@@ -398,6 +398,45 @@ def test_inspect_shows_the_card_and_the_digest(run: Run, tmp_path: Path) -> None
     assert told["card"]["name"] == "fashion" and told["sha256"] in shown
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, "8x8 RGB to 8x8 RGB"),
+        ({"scale": 2, "width": 5, "channels": 1}, "5x8 grey to 10x16 grey"),
+        ({"dynamic": True}, "any size RGB"),
+        ({"dynamic": True, "scale": 2}, "any size RGB, 2x"),
+        ({"dynamic": True, "scale": 4, "in_channels": 1}, "any size grey to RGB, 4x"),
+    ],
+)
+def test_generators_of_images_are_shown_as_such(run: Run, tmp_path: Path, options: dict[str, Any], sizes: str) -> None:
+    (tmp_path / "models" / "sketch.onnx").write_bytes(tiny_translator(name="sketch", **options))
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in well(run("models")).out.splitlines()}
+    assert re.fullmatch(rf"{sizes}, [\d.]+ (kB|bytes), Apache-2.0: A tiny translator for tests\.", lines["sketch"])
+    assert "8x8 grey, 10 classes" in lines["fashion"]
+    found = {entry["name"]: entry for entry in json.loads(well(run("models", "--json")).out)}
+    assert found["sketch"]["card"]["kind"] == "image-to-image" and found["fashion"]["dynamic"] is False
+    assert found["sketch"]["dynamic"] is options.get("dynamic", False)
+    shown = well(run("inspect", "sketch")).out.splitlines()
+    assert {"kind: image-to-image", f"images: {sizes}"} <= set(shown)
+    assert not [line for line in shown if line.startswith(("z_", "class_names", "psi"))]
+    told = json.loads(well(run("inspect", "sketch", "--json")).out)
+    assert told["dynamic"] is options.get("dynamic", False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["generate --n 1 --out a --model", "generate --n 1 --out a --dry-run --model", "preview --out a.png", "bench"],
+)
+def test_commands_that_draw_samples_refuse_generators_of_images(run: Run, tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "models" / "sketch.onnx").write_bytes(tiny_translator(name="sketch"))
+    ended = run(*arguments.split(), "sketch")
+    assert ended.code == 2 and ended.out == ""
+    said = [line for line in ended.err.splitlines() if "device" not in line]
+    assert said[0] == "ganrt: generator sketch is image-to-image: it takes images, not latents"
+    assert "ganrt.load_translator" in said[1] and len(said) == 2
+    assert not any(Path().iterdir())
+
+
 def test_preview_draws_a_generator_and_a_dataset_alike(run: Run) -> None:
     assert well(run("preview", "fashion", "--out", "a.png", "--cols", 3)).out == "a.png: 32x102 pixels\n"
     well(run("generate", "--n", 100, "--out", "data"))
@@ -468,6 +507,13 @@ def test_doctor_ends_with_1_when_no_images_can_be_made(run: Run, tmp_path: Path)
     assert re.search(r"^FAULT +cpu: ", ended.out, re.MULTILINE)
 
 
+def test_doctor_says_so_when_the_shipped_name_is_of_a_generator_of_images(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "models" / "fashion.onnx").write_bytes(tiny_translator(name="sketch"))
+    ended = run("doctor")
+    assert ended.code == 1
+    assert re.search(r"^FAULT +cpu: generator sketch is image-to-image: it takes images", ended.out, re.MULTILINE)
+
+
 def idx(path: Path, array: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(gzip.compress(head + array.tobytes()))
@@ -479,15 +525,43 @@ def test_a_gan_is_trained_exported_and_put_to_use(run: Run) -> None:
     random = np.random.default_rng(0)
     idx(Path("data/train-images-idx3-ubyte.gz"), random.integers(0, 256, (64, 28, 28), np.uint8))
     idx(Path("data/train-labels-idx1-ubyte.gz"), np.arange(64, dtype=np.uint8) % 10)
-    trained = well(run("train", "cgan_projection_28", *SMALLEST.split(), "--data", "data", "--run-dir", "runs/a"))
-    assert "kimg" in trained.err
-    assert trained.out == "next: ganrt export runs/a --out my.onnx\n"
-    exported = well(run(*shlex.split(trained.out.removeprefix("next: ganrt "))))
-    assert exported.out.startswith("my.onnx: my, equal to its source: {")
+    train = ("train", "cgan_projection_28", *SMALLEST.split(), "--data", "data")
+    described = well(run(*train, "--dry-run")).out
+    for part in ("on 64 images of 28x28 grey, 10 classes", "generator ", "million MACs an image", "images/s on cpu"):
+        assert part in described
+    assert [path.name for path in Path().iterdir()] == ["data"]
+    assert run(*train).code == 2  # no folder to write to
+    trained = well(run(*train, "--run-dir", "runs/a", "--device", "cpu"))
+    assert "kimg" in trained.err and "quality" in trained.err
+    assert trained.out == "report: runs/a/report.html\nnext: ganrt export runs/a\n"
+    exported = well(run(*shlex.split(trained.out.split("next: ganrt ")[1])))
+    assert exported.out.startswith("runs/a/a.onnx: a, equal to its source: {")
     [command] = re.findall(r"next: ganrt (.+)", exported.out)
     well(run(*shlex.split(command)))
     assert len(list(Path("DIR").glob("*/*.png"))) == 1000
-    well(run("inspect", "my.onnx"))
+    well(run("inspect", "runs/a/a.onnx"))
+    assert "a.fp16.onnx" in well(run("export", "runs/a", "--precision", "fp16")).out
+    assert run("export", "runs/a", "--precision", "int8").code == 2
+
+
+def test_a_run_is_stopped_by_a_signal_and_goes_on(run: Run) -> None:
+    Path("data").mkdir()
+    for i in range(32):
+        Image.fromarray(np.full((28, 28), 8 * i, np.uint8)).save(f"data/{i}.png")
+    Path("data/broken.png").write_bytes(b"\x89PNG")
+    settings = ["width=1", "z_dim=4", "batch_size=16", "total_kimg=1000", "tick_kimg=0.016", "snapshot_kimg=10"]
+    command = ("train", "mlp_28", *settings, "--data", "data", "--run-dir", "run", "--device", "cpu")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        child = process("-m", "ganrt", *command, "--on-corrupt", "skip")
+        assert child.stderr
+        assert "skipped: " in child.stderr.readline()
+        assert "kimg" in child.stderr.readline()
+        child.send_signal(number)
+        _, said = child.communicate(timeout=120)
+        assert child.returncode == code
+        assert "Traceback" not in said
+    steps = [json.loads(line)["step"] for line in Path("run/stats.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_a_float_generator_is_wrapped_by_export(run: Run) -> None:
@@ -649,7 +723,7 @@ def _(run: Run, folder: Path) -> Ended:
     return Ended(child.returncode, out, err, errors.Cancelled("in another process"))
 
 
-@case(errors.TrainingError, 1, r"ganrt: \.: no train-images-idx3-ubyte\[\.gz\]\n  Name a folder with the files .*\n")
+@case(errors.TrainingError, 1, r"ganrt: \.: no images\n  Accepted are: .*\n")
 def _(run: Run, folder: Path) -> Ended:
     return run("train", "cgan_projection_28", "--data", ".", "--run-dir", "runs/a")
 

@@ -277,7 +277,7 @@ def test_nothing_is_written_when_the_proof_fails(finished_run: Path, tmp_path: P
     model = to_onnx(folded, card)
     raw = append_pixels(model, size=(28, 28, 1), value_range=(-1, 1), nchw=True)
     with pytest.raises(ParityError, match="label 1"):
-        write_generator(model, card, torch_source(trained), tmp_path / "bands.onnx", raw=raw)
+        write_generator(model, card, torch_source(trained.generator), tmp_path / "bands.onnx", raw=raw)
     assert not list(tmp_path.iterdir())
 
 
@@ -286,7 +286,7 @@ def test_a_file_that_is_there_is_kept_unless_told(finished_run: Path, exported: 
     with pytest.raises(UsageError, match=r"bands.onnx: is there already\nPass --overwrite"):
         export_run(finished_run, out)
     assert out.read_bytes() == exported.read_bytes()
-    card = export_run(finished_run, out, name="Streifen", overwrite=True)
+    card = export_run(finished_run, out, name="Streifen", overwrite=True)[out]
     assert card.name == "Streifen" == check_model(out.read_bytes(), "").name
 
 
@@ -297,18 +297,25 @@ def test_a_target_that_cannot_be_meant_is_refused(finished_run: Path, tmp_path: 
         export_run(finished_run, tmp_path / out)
 
 
-def test_a_folder_that_is_not_there_is_told(finished_run: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no folder .*no\nMake it, or name another"):
+        export_run(Path("nowhere"), tmp_path / "no" / "x.onnx")
+
+
+def test_a_file_that_cannot_be_written_is_told(finished_run: Path, exported: Path, tmp_path: Path) -> None:
     card = check_model(exported.read_bytes(), "")
     trained = load_generator(finished_run / SNAPSHOT)
     with pytest.raises(StorageError, match="cannot be written: No such file or directory\nName a folder"):
-        write_generator(model_of(exported), card, torch_source(trained), tmp_path / "no" / "x.onnx", raw="raw_images")
+        out = tmp_path / "no" / "x.onnx"
+        write_generator(model_of(exported), card, torch_source(trained.generator), out, raw="raw_images")
 
 
 def test_a_card_that_cannot_be_shown_is_refused(finished_run: Path, exported: Path, tmp_path: Path) -> None:
     trained = load_generator(finished_run / SNAPSHOT)
     card = dataclasses.replace(check_model(exported.read_bytes(), ""), description="\x1b[2J")
     with pytest.raises(TrainingError, match=r"the export of bands: .*characters that cannot be printed"):
-        write_generator(model_of(exported), card, torch_source(trained), tmp_path / "x.onnx", raw="raw_images")
+        out = tmp_path / "x.onnx"
+        write_generator(model_of(exported), card, torch_source(trained.generator), out, raw="raw_images")
     assert not list(tmp_path.iterdir())
 
 
@@ -369,7 +376,7 @@ BAD_SNAPSHOTS: dict[str, tuple[Callable[[dict[str, Tensor], dict[str, Any]], obj
     "another width": (lambda w, a: a["recipe"].update(width=16384), "and 12 more"),
     "unknown recipe": (
         lambda w, a: a["recipe"].update(name="stylegan9"),
-        "recipe 'stylegan9', which this ganrt lacks\nThere are: cgan",
+        "recipe 'stylegan9', which this ganrt lacks\nThere are: biggan_32, ",
     ),
     "no recipe": (lambda w, a: a.pop("recipe"), "does not say how it was trained (KeyError: 'recipe')"),
     "recipe is a list": (lambda w, a: a.update(recipe=[1]), "the run's recipe has no name"),

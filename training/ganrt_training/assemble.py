@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import ganrt
 from ganrt import card as cards
-from ganrt.card import Card
+from ganrt.card import IMAGES, Card
 from ganrt.contract import check_model
 from ganrt.errors import ContractError, StorageError, TrainingError, UsageError
 from ganrt.files import write_synced
@@ -51,22 +51,24 @@ class CardTexts:
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuses, with UsageError, a file to write that no one could load or that is there already."""
+    """Refuses a file to write that no one could load or that is there already (UsageError), or in no folder."""
     if out.suffix != ".onnx":
         raise UsageError(f"{out}: not a name for a generator", "Name a file that ends in .onnx.")
     if out.is_dir():
         raise UsageError(f"{out}: is a folder", "Name a file in it.")
+    if not out.parent.is_dir():
+        raise StorageError(f"{out}: cannot be written: there is no folder {out.parent}", "Make it, or name another.")
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: is there already", "Pass --overwrite, or name another file.")
 
 
 def append_pixels(
-    model: onnx.ModelProto, *, size: tuple[int, int, int], value_range: tuple[float, float], nchw: bool
+    model: onnx.ModelProto, *, size: tuple[int | str, int | str, int], value_range: tuple[float, float], nchw: bool
 ) -> str:
     """Puts the pixel step after the graph's one float output, in place; ``images`` becomes the output.
 
-    ``size`` is (H, W, C), ``value_range`` what becomes black and white. Levels are 255 / (white - black)
-    wide, half of one at each end below black and above white clipped: for [-1, 1] that is
+    ``size`` is (H, W, C), names for sides that are dynamic; ``value_range`` what becomes black and white. Levels are
+    255 / (white - black) wide, half of one at each end below black and above white clipped: for [-1, 1] that is
     clip(x * 127.5 + 128, 0, 255), truncated. Returns the name of the tensor that was the output.
     """
     graph = model.graph
@@ -89,12 +91,33 @@ def append_pixels(
     return raw
 
 
-def set_inputs(model: onnx.ModelProto, z_dim: int, classes: bool) -> None:
-    """Declares z float32 [N, z_dim] and, with classes, y int64 [N] as the graph's inputs."""
+def set_inputs(model: onnx.ModelProto, z_dim: int, classes: bool, psi: bool = False) -> None:
+    """Declares z float32 [N, z_dim] and, where there are, y int64 [N] and psi float32 as the graph's inputs."""
     del model.graph.input[:]
     model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", z_dim]))
     if classes:
         model.graph.input.append(helper.make_tensor_value_info("y", TensorProto.INT64, ["N"]))
+    if psi:
+        model.graph.input.append(helper.make_tensor_value_info("psi", TensorProto.FLOAT, []))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "psi"))
+
+
+def prepend_image(model: onnx.ModelProto, size: tuple[int | str, int | str, int]) -> None:
+    """Puts x uint8 [N, H, W, C], with ``size`` (H, W, C), before a graph that takes float [N, C, H, W] in [-1, 1]."""
+    graph = model.graph
+    taken = graph.input[0].name
+    for name, value in (("scale", 1 / 127.5), ("shift", -1.0)):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f"input/{name}"))
+    nodes = [
+        helper.make_node("Cast", ["x"], ["input/float"], name="input/cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["input/float", "input/scale"], ["input/mul"], name="input/mul"),
+        helper.make_node("Add", ["input/mul", "input/shift"], ["input/add"], name="input/add"),
+        helper.make_node("Transpose", ["input/add"], [taken], name="input/nchw", perm=[0, 3, 1, 2]),
+        *graph.node,
+    ]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.append(helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", *size]))
 
 
 def write_generator(
@@ -125,7 +148,8 @@ def write_generator(
         data = with_card(model, card)
         onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
         check_model(data, where)
-        parity = prove(source, data, card, raw=raw, half_range=half_range, fp16=fp16)
+        dynamic = card.kind == IMAGES and not model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        parity = prove(source, data, card, raw=raw, half_range=half_range, fp16=fp16, dynamic=dynamic)
         precision = {"precision": "float16"} if fp16 else {}
         card = replace(card, parity={**parity, **precision, **(about or {})})
         data = with_card(model, card)

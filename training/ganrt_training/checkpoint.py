@@ -19,6 +19,7 @@ from ganrt.errors import TrainingError
 from ganrt.files import write_synced
 from ganrt_training.gans import recipe_from_settings
 from ganrt_training.recipe import Recipe
+from ganrt_training.run_folder import BEST
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def find_snapshot(source: Path) -> Path:
-    """``source`` itself when it is a file; the latest snapshot when it is a run folder. Else TrainingError."""
+    """``source`` itself when it is a file; the best snapshot of a run folder, else the latest. Else TrainingError."""
     if source.is_file():
         return source
     if not source.is_dir():
         raise TrainingError(f"{source}: no such file or folder", "Name a run folder or one of its snapshots.")
+    if (source / BEST).is_file():
+        return source / BEST
     numbered = [
         (int(number), path)
         for path in source.glob("snapshot-*.safetensors")
@@ -67,7 +70,7 @@ def find_snapshot(source: Path) -> Path:
     if not numbered:
         raise TrainingError(
             f"{source}: no snapshot-*.safetensors in it",
-            "A run writes its first one after snapshot_kimg thousand images: train it further, or name a run folder.",
+            "A run writes its first one after tick_kimg thousand images: train it further, or name a run folder.",
         )
     return max(numbered)[1]
 
@@ -92,7 +95,7 @@ def load_generator(path: Path) -> Trained:
         type(channels) is not int
         or channels not in (1, 3)
         or not isinstance(names, list)
-        or not 1 <= len(names) <= MAX_CLASSES
+        or len(names) > MAX_CLASSES
         or not all(isinstance(name, str) for name in names)
         or type(kimg) not in (int, float)
         or not 0 <= kimg < 1e12

@@ -10,29 +10,31 @@ from torch import nn
 
 @torch.no_grad()
 def update(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves the parameters of ``ema`` towards those of ``model``. Buffers are left: see standing_statistics."""
+    """Moves the parameters of ``ema`` towards those of ``model``, and copies what is no parameter."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+    for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
 
 
 @torch.no_grad()
 def standing_statistics(
-    ema: nn.Module, z_dim: int, classes: int, *, batches: int = 40, batch_size: int = 256, seed: int = 0
+    ema: nn.Module, z_dim: int, classes: int, *, batches: int = 16, batch_size: int = 128, seed: int = 0
 ) -> nn.Module:
     """A copy in inference mode whose batch norms hold the statistics of the averaged weights themselves.
 
     The running statistics of training belong to other weights; BigGAN (Brock et al. 2018, arXiv
     1809.11096, 3.1) measures them anew with forward passes, and so does this, over balanced labels.
     """
-    model = copy.deepcopy(ema)
+    model = copy.deepcopy(ema).eval()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if norms:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
-        model.train()
+            norm.train()
         generator = torch.Generator().manual_seed(seed)
         device = next(model.parameters()).device
-        y = (torch.arange(batch_size) % classes).to(device)
+        y = (torch.arange(batch_size) % classes).to(device) if classes else None
         for _ in range(batches):
             model(torch.randn(batch_size, z_dim, generator=generator).to(device), y)
     return model.eval()

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from ganrt.card import Card
+from ganrt.card import IMAGES, Card
 from ganrt.errors import TrainingError
-from ganrt_training.assemble import OPSET, CardTexts, append_pixels, check_target, set_inputs, write_generator
-from ganrt_training.checkpoint import Trained, find_snapshot, load_generator
+from ganrt_training.assemble import (
+    OPSET,
+    CardTexts,
+    append_pixels,
+    check_target,
+    prepend_image,
+    set_inputs,
+    write_generator,
+)
+from ganrt_training.checkpoint import find_snapshot, load_generator
 from ganrt_training.fold import fold_norms
-from ganrt_training.loop import to_pixels
 from ganrt_training.parity import Floats, Pixels, Source
+from ganrt_training.recipe import ImageToImage
+from ganrt_training.run_folder import to_float, to_pixels
+
+_UNSAFE = r"[^A-Za-z0-9._-]+"  # in names of files
 
 
 def export_run(
@@ -31,35 +45,37 @@ def export_run(
     texts: CardTexts | None = None,
     fp16: bool = False,
     overwrite: bool = False,
-) -> Card:
+) -> dict[Path, Card]:
     """Writes the generator of a run as one ONNX file of the contract and returns its card.
 
-    ``source`` is a run folder (its latest snapshot is taken) or one snapshot; ``name`` is the card's,
+    ``source`` is a run folder (its best snapshot is taken, else the latest) or one snapshot; ``name`` is the card's,
     else that of the file. The file's bytes are decided by the snapshot, the arguments and the versions
-    of the software. Batch norms become an affine map per class; ``fp16`` makes a half-precision file, for GPUs.
+    of the software. Batch norms become affine maps; ``fp16`` makes a half-precision file, for GPUs. A run with two
+    directions (CycleGAN) gives a file each, whose name says which: ``out`` with it before ``.onnx``.
 
     Raises TrainingError when the snapshot cannot be used, ParityError when the file does not make the
     images that the snapshot makes, UsageError when ``out`` exists and ``overwrite`` is not said. Then
     nothing is written.
     """
-    check_target(out, overwrite)
+    check_target(out, overwrite=True)  # before any work; whether it is there, below
     texts = texts or CardTexts()
     snapshot = find_snapshot(source)
     trained = load_generator(snapshot)
+    recipe, size = trained.recipe, trained.recipe.image_size
+    translators = recipe.translation.translators(trained.generator, trained.class_names) if recipe.translation else {}
+    for file in (targets := [_target(out, direction) for direction in translators] or [out]):
+        check_target(file, overwrite)
     measured_on = texts.quality.get("snapshot_digest", trained.digest)
     if measured_on != trained.digest:
         raise TrainingError(
             f"the quality was measured on a generator of snapshot {measured_on}; {snapshot} is {trained.digest}",
             "Measure it again on this one.",
         )
-    recipe = trained.recipe
     card = Card(
         name=name or out.stem,
-        z_dim=recipe.z_dim,
-        width=recipe.image_size,
-        height=recipe.image_size,
+        width=size,
+        height=size,
         channels=trained.channels,
-        class_names=trained.class_names,
         description=texts.description,
         data=texts.data,
         data_licence=texts.data_licence,
@@ -69,44 +85,90 @@ def export_run(
         snapshot_digest=trained.digest,
         quality=texts.quality,
     )
+    if recipe.translation:
+        made = {}
+        for file, (direction, network) in zip(targets, translators.items(), strict=True):
+            called = f"{card.name}.{direction}" if direction else card.name
+            made[file] = _export_translator(network, replace(card, name=called), recipe.translation, file, fp16)
+        return made
+    card = replace(card, z_dim=recipe.z_dim, class_names=trained.class_names, psi=hasattr(trained.generator, "w_avg"))
     model = to_onnx(fold_norms(trained.generator), card)
     raw = append_pixels(model, size=(card.height, card.width, card.channels), value_range=(-1, 1), nchw=True)
-    return write_generator(model, card, torch_source(trained), out, raw=raw, fp16=fp16)
+    return {out: write_generator(model, card, torch_source(trained.generator), out, raw=raw, fp16=fp16)}
 
 
-def torch_source(trained: Trained) -> Source:
-    """The generator as it was trained, in float32, with the contract's pixel step."""
+def _target(out: Path, direction: str) -> Path:
+    return out.with_name(f"{out.stem}.{re.sub(_UNSAFE, '_', direction)}{out.suffix}") if direction else out
+
+
+def _export_translator(network: nn.Module, card: Card, about: ImageToImage, out: Path, fp16: bool) -> Card:
+    side = card.width // about.scale
+    card = replace(card, kind=IMAGES, scale=about.scale)
+    given: tuple[int | str, int | str, int] = (side, side, card.channels)
+    made: tuple[int | str, int | str, int] = (card.height, card.width, card.channels)
+    if about.any_size:
+        given, made = ("H", "W", card.channels), ("H_out", "W_out", card.channels)
+    example = torch.zeros(2, card.channels, side, side + 4 * about.any_size)
+    dims = {0: torch.export.Dim("N")}
+    if about.any_size:
+        dims |= {2: torch.export.Dim("H", min=8), 3: torch.export.Dim("W", min=8)}
+    model = _traced(fold_norms(network), {"images": example}, {"images": dims})
+    prepend_image(model, given)
+    raw = append_pixels(model, size=made, value_range=(-1, 1), nchw=True)
 
     @torch.no_grad()
-    def source(z: Floats, y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
-        x = trained.generator(torch.from_numpy(z), torch.from_numpy(y))
+    def source(x: NDArray[Any], y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
+        images = network(to_float(torch.from_numpy(x)))
+        return images.numpy(), to_pixels(images)
+
+    return write_generator(model, card, source, out, raw=raw, fp16=fp16)
+
+
+def torch_source(generator: nn.Module) -> Source:
+    """A generator as it was trained, in float32, with the contract's pixel step."""
+
+    @torch.no_grad()
+    def source(z: NDArray[Any], y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
+        given = [torch.from_numpy(z), None if y is None else torch.from_numpy(y)]
+        x = generator(*given, torch.tensor(psi)) if psi is not None else generator(*given)
         return x.numpy(), to_pixels(x)
 
     return source
 
 
 def to_onnx(generator: nn.Module, card: Card) -> onnx.ModelProto:
-    """The graph of a network (z, y) → float [N, C, H, W], with N dynamic. Raises TrainingError when it has none."""
-    example = torch.zeros(2, card.z_dim), torch.zeros(2, dtype=torch.int64)
+    """The graph of a network (z, y, psi) → float [N, C, H, W], N dynamic. Raises TrainingError when it has none."""
+    batch = torch.export.Dim("N")
+    example = {"z": torch.zeros(2, card.z_dim)}
+    shapes: dict[str, Any] = {"z": {0: batch}}
+    if card.class_names:
+        example["y"], shapes["y"] = torch.zeros(2, dtype=torch.int64), {0: batch}
+    if card.psi:
+        example["psi"], shapes["psi"] = torch.tensor(1.0), {}
+    model = _traced(generator, example, shapes)
+    set_inputs(model, card.z_dim, bool(card.class_names), card.psi)
+    return model
+
+
+def _traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any]) -> onnx.ModelProto:
     try:
         with _quiet():
             program = torch.onnx.export(
-                generator,
-                example,
+                network,
+                (),
+                kwargs=example,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["z", "y"],
+                input_names=[f"given_{name}" if name == "images" else name for name in example],
                 output_names=["raw_images"],
-                dynamic_shapes=({0: torch.export.Dim("N")},) * 2,
+                dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,
             )
     except Exception as error:  # whatever the tracer meets
         raise TrainingError(f"the generator cannot be exported to ONNX: {error}") from error
     assert program is not None
-    model = onnx.load_model_from_string(program.model_proto.SerializeToString())
-    set_inputs(model, card.z_dim, bool(card.class_names))
-    return model
+    return onnx.load_model_from_string(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager

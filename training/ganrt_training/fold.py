@@ -1,21 +1,29 @@
-"""Batch norms as they act at inference, affine maps: in PyTorch networks and in ONNX graphs."""
+"""What training adds to a network as it acts at inference: batch norms are affine maps, parametrised weights numbers.
+
+In PyTorch networks and in ONNX graphs.
+"""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper, shape_inference
 from torch import nn
+from torch.nn.utils import parametrize
 
 from ganrt.errors import TrainingError
 from ganrt_training.layers import Affine, ConditionalBatchNorm2d
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
-    """A copy of a network in inference mode whose 2-d batch norms, conditional ones too, are affine maps."""
+    """A copy of a network in inference mode whose 2-d batch norms, conditional ones too, are affine maps.
+
+    Weights under spectral norm become what they are.
+    """
     model = copy.deepcopy(model).eval()
     _fold_below(model)
     return model
@@ -23,12 +31,32 @@ def fold_norms(model: nn.Module) -> nn.Module:
 
 def _fold_below(parent: nn.Module) -> None:
     for name, child in list(parent.named_children()):
+        if parametrize.is_parametrized(child):
+            child = _plain(child)
+            setattr(parent, name, child)
         if isinstance(child, ConditionalBatchNorm2d):
             setattr(parent, name, child.folded())
         elif isinstance(child, nn.BatchNorm2d):
             setattr(parent, name, _folded(child))
         else:
             _fold_below(child)
+
+
+@torch.no_grad()
+def _plain(layer: nn.Module) -> nn.Module:
+    """A layer without its parametrisations.
+
+    PyTorch's own remove_parametrizations changes the class, which a copy shares with its original.
+    """
+    kind: Any = type(layer).__mro__[1]
+    plain: nn.Module = kind.__new__(kind)
+    plain.__dict__ = layer.__dict__ | {
+        "_parameters": dict(layer._parameters),
+        "_modules": {name: child for name, child in layer._modules.items() if name != "parametrizations"},
+    }
+    for name in layer.parametrizations:  # type: ignore[union-attr]
+        plain.register_parameter(name, nn.Parameter(getattr(layer, name).detach(), requires_grad=False))
+    return plain
 
 
 def _folded(norm: nn.BatchNorm2d) -> Affine:

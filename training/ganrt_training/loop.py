@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
-from ganrt.errors import DeviceUnavailable, TrainingError
-from ganrt.files import write_synced
-from ganrt.providers import parse_device
+from ganrt.errors import Cancelled, TrainingError
 from ganrt.shards import require
-from ganrt_training import ema
+from ganrt_training import augment, crew, run_folder
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
-from ganrt_training.data import ImageData, epoch_order
+from ganrt_training.data import ImageData, digest
+from ganrt_training.feeding import Feed
+from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
+from ganrt_training.report import write_report
+from ganrt_training.showing import Eye
 from ganrt_training.step import Players, adversarial_step
+from ganrt_training.watch import warning
 
 logger = logging.getLogger("ganrt.training")
 
-Stats = dict[str, float]
+Stats = dict[str, Any]
 
 
 def train(
@@ -40,216 +42,220 @@ def train(
     device: str = "cpu",
     minutes: float | None = None,
     progress: Callable[[Stats], None] | None = None,
+    cancel: threading.Event | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Path:
     """Trains until ``recipe.total_kimg`` is reached, or for ``minutes``, and returns ``run_dir``.
 
-    The folder gets ``recipe.json``, ``stats.jsonl`` (a line per tick), ``samples-<kimg>.png`` (fixed z,
-    a class per row), ``snapshot-<kimg>.safetensors`` (the averaged generator) and ``checkpoint.pt``.
-    A folder that holds a checkpoint of the same recipe is resumed where it stood; on a CPU the weights
-    then come out as those of an uninterrupted run. ``progress`` gets each tick's statistics.
+    The folder gets ``recipe.json``, ``stats.jsonl`` (a line per tick), ``samples-<kimg>.png`` (fixed z, a class per
+    row), ``snapshot-<kimg>.safetensors`` and ``best.safetensors`` (the averaged generator, the latter where the tick's
+    quality was best), ``checkpoint.pt`` and ``report.html``. A folder that holds a checkpoint of the same run is
+    resumed where it stood; in one process on a CPU the weights then come out as those of an uninterrupted run. Started
+    by torchrun, all processes share each batch. ``progress`` gets each tick's statistics, ``cancel`` ends the run when
+    it is set; ``clock`` is what ``minutes`` are measured by. PyTorch's global random state is left as it was.
 
-    Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the
-    recipe, when the folder holds another run, and when a loss stops being finite (the last checkpoint stays).
+    Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the recipe, when
+    the folder holds another run, and when a loss stops being finite (the last checkpoint and snapshots stay);
+    Cancelled.
     """
     require("seed", seed, 0, (1 << 63) - 1)
-    device = _usable(device)
-    _check_fit(recipe, data)
-    about = {
-        "recipe": recipe.settings(),
-        "seed": seed,
-        "channels": data.images.shape[3],
-        "class_names": list(data.class_names),
-        "images": len(data),
-    }
-    _claim(run_dir, about)
-    torch.manual_seed(seed)
-    players = _players(recipe, data.images.shape[3], len(data.class_names), device)
-    draws = torch.Generator().manual_seed(seed)
-
-    step, clock = 0, 0.0
-    checkpoint_path, stats_path = run_dir / "checkpoint.pt", run_dir / "stats.jsonl"
-    if checkpoint_path.is_file():
-        step, clock = _restore(load_checkpoint(checkpoint_path), players, draws)
-        _cut_stats(stats_path, step)
-        logger.info("resuming %s at %.1f kimg", run_dir, step * recipe.batch_size / 1000)
-
-    batch, per_epoch = recipe.batch_size, len(data) // recipe.batch_size
-    total_steps = math.ceil(recipe.total_kimg * 1000 / batch)
-    tick_steps = max(1, round(recipe.tick_kimg * 1000 / batch))
-    snapshot_ticks = max(1, round(recipe.snapshot_kimg / recipe.tick_kimg))
-    images, labels = torch.from_numpy(data.images.copy()), torch.from_numpy(data.labels)
-    order, epoch = np.empty(0, np.int64), -1
-    sums: dict[str, torch.Tensor] = {}
-    started = tick_started = time.monotonic()
-    first_step = tick_first = step
-
-    def draw_z(count: int) -> torch.Tensor:
-        return torch.randn(count, recipe.z_dim, generator=draws).to(device)
-
-    while step < total_steps:
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            order = epoch_order(len(data), epoch, seed)
-        at = step % per_epoch * batch
-        # By label, for discriminators that compare neighbours of one class.
-        shown = order[at : at + batch]
-        chosen = torch.from_numpy(shown[np.argsort(data.labels[shown], kind="stable")])
-        _set_rates(recipe, players, step / total_steps)
-        figures = adversarial_step(
-            recipe,
-            players,
-            to_float(images[chosen]).to(device),
-            labels[chosen].to(device),
-            draw_z,
-            # Shorter at first, so that the average does not drag the initial weights along.
-            min(recipe.ema_decay, (1 + step) / (10 + step)),
-        )
-        sums = {name: sums.get(name, 0) + value for name, value in figures.items()}
-        step += 1
-        if step % tick_steps and step < total_steps:
-            continue
-
-        now = time.monotonic()
-        means = {name: float(value) / (step - tick_first) for name, value in sums.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise TrainingError(
-                f"loss is no longer finite at {step * batch / 1000:.1f} kimg: {means}",
-                "The last checkpoint and snapshots are kept; a lower learning rate is the usual cure.",
-            )
-        stats: Stats = {
-            "kimg": step * batch / 1000,
-            "seconds": clock + now - started,
-            "images_per_second": (step - tick_first) * batch / (now - tick_started),
-            **means,
-        }
-        ticks = math.ceil(step / tick_steps)
-        if ticks % snapshot_ticks == 0 or step == total_steps:
-            _snapshot(run_dir, recipe, players.averaged, about, stats["kimg"])
-        with open(stats_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | {k: round(v, 5) for k, v in stats.items()}) + "\n")
-        save_checkpoint(checkpoint_path, _state(players, draws, step, stats["seconds"]))
-        if progress:
-            progress(stats | {"total_kimg": recipe.total_kimg})
-        sums, tick_started, tick_first = {}, now, step
-        if minutes is not None and now - started >= minutes * 60 and step > first_step:
-            break
+    team = crew.join(device)
+    check_fit(recipe, data, team.size)
+    with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
+        run = _Run(recipe, data, run_dir, seed, team, clock)
+        while run.step < run.total_steps:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled(
+                    f"stopped at {run.kimg(run.step):.1f} kimg",
+                    f"The same command goes on from its last checkpoint, at {run.kimg(run.tick_first):.1f} kimg.",
+                )
+            run.take_step()
+            if run.step % run.tick_steps and run.step < run.total_steps:
+                continue
+            stats = run.tick()
+            if progress and team.rank == 0:
+                progress(stats)
+            over = minutes is not None and clock() - run.started >= minutes * 60
+            if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
+                break
     return run_dir
 
 
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1], channels last in memory."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+@dataclass
+class _Standing:
+    """Where a run stands, beside its networks: what a checkpoint must bring back."""
+
+    step: int = 0
+    seconds: float = 0.0
+    augment_p: float = 0.0
+    best: float = math.inf
 
 
-def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
-    """float [N, C, H, W] in [-1, 1] → finished pixels uint8 [N, H, W, C], as the contract makes them."""
-    pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-    finished: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).numpy()
-    return finished
+class _Run:
+    """A run as it goes on: networks, what they are fed, and what is known of them."""
+
+    def __init__(
+        self, recipe: Recipe, data: ImageData, run_dir: Path, seed: int, team: crew.Crew, clock: Callable[[], float]
+    ) -> None:
+        self.recipe, self.run_dir, self.team, self.clock = recipe, run_dir, team, clock
+        names = data.class_names if recipe.conditional else ()
+        self.about = {
+            "recipe": recipe.settings(),
+            "kind": "image-to-image" if recipe.translation else "latent-to-image",
+            "seed": seed,
+            "channels": data.images.shape[3],
+            "class_names": list(names),
+            "images": len(data),
+            "data": digest(data),
+        }
+        run_folder.claim(run_dir, self.about, write=team.rank == 0)
+        torch.manual_seed(seed)
+        self.players: Players = make_players(recipe, data.images.shape[3], len(names), team.device)
+        self.standing, self.ticks = _Standing(), list[Stats]()
+        if (run_dir / run_folder.CHECKPOINT).is_file():
+            self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
+            if team.rank == 0:
+                self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
+            logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
+        team.wait()
+        self.total_steps = math.ceil(recipe.total_kimg * 1000 / recipe.batch_size)
+        self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))
+        self.snapshot_ticks = max(1, round(recipe.snapshot_kimg / recipe.tick_kimg))
+        self.varied = recipe.augment == "on" or (recipe.augment == "auto" and len(data) < augment.FEW)
+        self.feed = Feed(recipe, data, len(names), seed, team)
+        self.eye = Eye(recipe, data, len(names), seed, team.device) if team.rank == 0 else None
+        self.means = _Means(team.device)
+        self.first_step, self.seconds_before = self.standing.step, self.standing.seconds
+        self.tick_first = self.step
+        self.started = self.tick_started = clock()
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.standing.step
+
+    def kimg(self, step: int) -> float:
+        """How many thousand real images were shown in so many steps."""
+        return step * self.recipe.batch_size / 1000
+
+    def take_step(self) -> None:
+        """One step of the networks."""
+        number = self.step
+        set_rates(self.recipe, self.players, number / self.total_steps)
+        turn = self.feed.turn(number, self.standing.augment_p)
+        figures = (self.recipe.step or adversarial_step)(self.recipe, self.players, turn)
+        self.means.add(figures, number)
+        self.standing.step += 1
+
+    def tick(self) -> Stats:
+        """Sums up the steps since the last tick, looks at the averaged generator, and writes everything down."""
+        means, now = self.means.take(self.team), self.clock()
+        kimg, shown_kimg = self.kimg(self.step), self.kimg(self.step - self.tick_first)
+        if (bad := means.pop(_Means.BAD)) < math.inf:
+            raise self._diverged(f"a loss is no longer finite since step {int(bad)}", int(bad), str(means))
+        self.standing.seconds = self.seconds_before + now - self.started
+        stats: Stats = {
+            "kimg": kimg,
+            "seconds": self.standing.seconds,
+            "images_per_second": shown_kimg * 1000 / max(1e-9, now - self.tick_started),
+            **means,
+        }
+        if self.varied:
+            stats["augment_p"] = self.standing.augment_p
+            self.standing.augment_p = augment.next_probability(
+                self.standing.augment_p, means.get("real_accuracy", 0.5), shown_kimg, self.recipe.augment_kimg
+            )
+        if self.eye is not None:
+            self._write(self.eye, stats)
+        self.tick_started, self.tick_first = self.clock(), self.step
+        left = (self.tick_started - self.started) / (self.step - self.first_step) * (self.total_steps - self.step)
+        return stats | {"total_kimg": self.recipe.total_kimg, "seconds_left": left}
+
+    def _diverged(self, what: str, step: int, figures: str) -> TrainingError:
+        return TrainingError(
+            f"{what} ({self.kimg(step):.1f} kimg): {figures}",
+            f"The checkpoint of step {self.tick_first} and all snapshots are kept. A lower learning rate is the "
+            "usual cure, or r1=1; with precision=fp16 try bf16.",
+        )
+
+    def _write(self, eye: Eye, stats: Stats) -> None:
+        """Snapshots, grid, statistics, checkpoint and report, in an order that a kill in between does no harm to."""
+        seen = eye.look(self.players.averaged)
+        if not math.isfinite(seen.distance):  # the weights of the last step, before a loss could show it
+            raise self._diverged("the averaged generator makes numbers that are not finite", self.step, "quality")
+        stats |= {"quality": seen.distance, "diversity": seen.diversity}
+        about = {"run": json.dumps(self.about | {"kimg": stats["kimg"], "quality": seen.distance})}
+        if seen.distance < self.standing.best:
+            self.standing.best = seen.distance
+            save_snapshot(self.run_dir / run_folder.BEST, seen.model.state_dict(), about)
+        if math.ceil(self.step / self.tick_steps) % self.snapshot_ticks == 0 or self.step == self.total_steps:
+            name = f"{round(stats['kimg']):06d}"
+            save_snapshot(self.run_dir / f"snapshot-{name}.safetensors", seen.model.state_dict(), about)
+            run_folder.save_grid(self.run_dir / f"samples-{name}.png", eye.grid(seen.model))
+        self.ticks.append(stats)
+        if text := warning(self.ticks):
+            stats["warning"] = text
+        run_folder.add_stats(self.run_dir / run_folder.STATS, self.step, stats)
+        save_checkpoint(self.run_dir / run_folder.CHECKPOINT, state_of(self.players) | vars(self.standing))
+        write_report(self.run_dir)
 
 
-def _check_fit(recipe: Recipe, data: ImageData) -> None:
+class _Means:
+    """Means of figures since the last tick, and the first step with one that is not finite."""
+
+    BAD = "first_bad"
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._first_bad = torch.tensor(math.inf, device=self._device)
+
+    def add(self, figures: dict[str, Tensor], step: int) -> None:
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=self._device)) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        bad = ~torch.isfinite(torch.stack([value.detach().float() for value in figures.values()])).all()
+        self._first_bad = torch.where(bad, self._first_bad.clamp(max=step), self._first_bad)
+
+    def take(self, team: crew.Crew) -> dict[str, float]:
+        """The means over all processes, and under BAD the first bad step of any, infinite if all is well."""
+        names = list(self._sums)
+        values = team.mean(torch.stack([self._sums[n] / self._counts[n] for n in names]))
+        told = dict(zip(names, values.tolist(), strict=True))
+        bad = team.least(self._first_bad)
+        self._reset()
+        return told | {self.BAD: bad}
+
+
+def check_fit(recipe: Recipe, data: ImageData, processes: int) -> None:
+    """Raises TrainingError when a recipe cannot be trained on these images by so many processes."""
     (height, width), size = data.images.shape[1:3], recipe.image_size
     if (height, width) != (size, size):
         raise TrainingError(f"images of {width}x{height} pixels", f"Recipe {recipe.name} wants {size}x{size}.")
     if len(data) < recipe.batch_size:
         raise TrainingError(
-            f"{len(data)} images", f"Recipe {recipe.name} wants at least a batch of {recipe.batch_size}."
+            f"{len(data)} images",
+            f"Recipe {recipe.name} wants at least a batch of {recipe.batch_size}; a smaller batch_size can be set.",
         )
-
-
-def _players(recipe: Recipe, channels: int, classes: int, device: str) -> Players:
-    generator, discriminator = recipe.build(recipe, channels, classes)
-    for network in (generator, discriminator):
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Players(
-        generator,
-        discriminator,
-        copy.deepcopy(generator).requires_grad_(False),
-        torch.optim.Adam(generator.parameters(), recipe.lr_generator, recipe.betas),
-        torch.optim.Adam(discriminator.parameters(), recipe.lr_discriminator, recipe.betas),
-    )
-
-
-def _usable(device: str) -> str:
-    """The device for PyTorch. Raises UsageError and DeviceUnavailable."""
-    kind, number = parse_device(device)
-    if kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and (not torch.cuda.is_available() or number >= torch.cuda.device_count()):
-        raise DeviceUnavailable(
-            f"device {device}: PyTorch sees {torch.cuda.device_count() if torch.cuda.is_available() else 0} GPUs",
-            "Use --device cpu, or install a build of PyTorch for your GPU.",
-        )
-    return device
-
-
-def _set_rates(recipe: Recipe, players: Players, done: float) -> None:
-    left = min(1.0, (1 - done) / recipe.lr_decay) if recipe.lr_decay else 1.0
-    players.generator_optimizer.param_groups[0]["lr"] = recipe.lr_generator * left
-    players.discriminator_optimizer.param_groups[0]["lr"] = recipe.lr_discriminator * left
-
-
-def _claim(run_dir: Path, about: dict[str, Any]) -> None:
-    path = run_dir / "recipe.json"
-    text = json.dumps(about, indent=1) + "\n"
-    if not path.is_file():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_synced(path, text.encode())
-    elif (there := path.read_text(encoding="utf-8")) != text:
-        try:
-            old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"{path} is not what a run writes ({type(error).__name__})", "Name another --run-dir."
-            ) from None
-        differing = sorted(k for k in old | new if old.get(k) != new.get(k))
+    if recipe.batch_size % (processes * recipe.accumulate):
         raise TrainingError(
-            f"{run_dir} holds another run: it differs in {', '.join(differing)}",
-            "Name another --run-dir, or start with the settings in its recipe.json.",
+            f"a batch of {recipe.batch_size} for {processes} processes in {recipe.accumulate} parts each",
+            "Set a batch_size that they divide.",
         )
-
-
-def _state(players: Players, draws: torch.Generator, step: int, seconds: float) -> dict[str, Any]:
-    parts = {name: part.state_dict() for name, part in vars(players).items()}
-    return parts | {"draws": draws.get_state(), "rng": torch.get_rng_state(), "step": step, "seconds": seconds}
-
-
-def _restore(state: dict[str, Any], players: Players, draws: torch.Generator) -> tuple[int, float]:
-    try:
-        for name, part in vars(players).items():
-            part.load_state_dict(state[name])
-        draws.set_state(state["draws"])
-        torch.set_rng_state(state["rng"])
-        return int(state["step"]), float(state["seconds"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    if not (domains := recipe.translation.domains if recipe.translation else 0):
+        return
+    if len(data.class_names) != domains:
         raise TrainingError(
-            f"the checkpoint does not fit the recipe: {error}", "Name another --run-dir to start anew."
-        ) from error
-
-
-def _cut_stats(path: Path, step: int) -> None:
-    """Drops the lines that a run wrote after its last checkpoint."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    if len(kept) != len(lines):
-        write_synced(path, "".join(kept).encode())
-
-
-def _snapshot(run_dir: Path, recipe: Recipe, averaged: torch.nn.Module, about: dict[str, Any], kimg: float) -> None:
-    """Weights, and a grid of the same latents each time with a class per row."""
-    classes = len(about["class_names"])
-    model = ema.standing_statistics(averaged, recipe.z_dim, classes)
-    name = f"{round(kimg):06d}"
-    save_snapshot(
-        run_dir / f"snapshot-{name}.safetensors", model.state_dict(), {"run": json.dumps(about | {"kimg": kimg})}
-    )
-    device = next(model.parameters()).device
-    z = torch.randn(classes * 10, recipe.z_dim, generator=torch.Generator().manual_seed(about["seed"] + 1))
-    y = torch.arange(classes).repeat_interleave(10)
-    with torch.no_grad():
-        images = model(z.to(device), y.to(device)).float().cpu()
-    pixels = to_pixels(images)
-    rows = [np.concatenate(list(row), axis=1) for row in pixels.reshape(-1, 10, *pixels.shape[1:])]
-    grid = np.concatenate(rows, axis=0)
-    Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(run_dir / f"samples-{name}.png")
+            f"{len(data.class_names)} classes of images", f"Recipe {recipe.name} wants a folder with {domains} of them."
+        )
+    part = recipe.batch_size // (processes * recipe.accumulate)
+    if not (recipe.conditional and recipe.balanced) or part % domains:
+        raise TrainingError(
+            f"recipe {recipe.name}: conditional={recipe.conditional} balanced={recipe.balanced}, in parts of {part}",
+            f"Each part of a batch must have as many of each of the {domains} classes: leave conditional and balanced "
+            f"true, and set a batch_size of which each part is a multiple of {domains}.",
+        )

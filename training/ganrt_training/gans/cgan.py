@@ -1,6 +1,9 @@
-"""Conditional GAN with a projection discriminator.
+"""Conditional GANs: by concatenation, and by projection.
 
-Generator: a DCGAN (Radford et al. 2015, arXiv 1511.06434) whose batch norms are class-conditional, after
+``cgan_*``: DCGAN with the label beside z in the generator, and as one more channel of the image in the discriminator
+(Mirza & Osindero 2014, arXiv 1411.1784).
+
+``cgan_projection_*``: a DCGAN (Radford et al. 2015, arXiv 1511.06434) whose batch norms are class-conditional, after
 a hidden layer that mixes z with an embedding of the label. Discriminator: spectrally normalised
 convolutions (Miyato et al. 2018, arXiv 1802.05957), the label by projection (Miyato & Koyama 2018, arXiv
 1802.05637), and the deviation within small groups of one class (Karras et al. 2017, arXiv 1710.10196).
@@ -14,11 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganrt.errors import UsageError
-from ganrt_training import losses
-from ganrt_training.layers import ConditionalBatchNorm2d, group_deviation
+from ganrt_training.gans import dcgan
+from ganrt_training.layers import ConditionalBatchNorm2d, LabelledLatent, Verdict, group_deviation
 from ganrt_training.recipe import Recipe
-
-GROUP = 4
 
 
 class Generator(nn.Module):
@@ -29,8 +30,8 @@ class Generator(nn.Module):
         self.first_size = size // 4
         self.first_channels = 4 * width
         # Batch norm by class only scales channels; without this all classes would share one set of shapes.
-        self.embedding = nn.Embedding(classes, z_dim)
-        self.mix = nn.Linear(2 * z_dim, 2 * z_dim)
+        self.latent = LabelledLatent(z_dim, classes)
+        self.mix = nn.Linear(self.latent.features, 2 * z_dim)
         self.dense = nn.Linear(2 * z_dim, self.first_channels * self.first_size**2)
         self.norm0 = ConditionalBatchNorm2d(4 * width, classes)
         self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False)
@@ -39,8 +40,8 @@ class Generator(nn.Module):
         self.norm2 = ConditionalBatchNorm2d(width, classes)
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        x = F.leaky_relu(self.mix(torch.cat([z, self.embedding(y)], dim=1)), 0.2)
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        x = F.leaky_relu(self.mix(self.latent(z, y)), 0.2)
         x = self.dense(x).view(-1, self.first_channels, self.first_size, self.first_size)
         x = F.relu(self.norm0(x, y))
         x = F.relu(self.norm1(self.up1(x), y))
@@ -51,8 +52,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """images float [N, channels, size, size] in [-1, 1], y int64 [N] → logits float [N].
 
-    N is a multiple of GROUP, and most groups of consecutive images should be of one class: what lacks
-    variety within a class is told from their deviation.
+    Most groups of four consecutive images should be of one class: what lacks variety within a class is told from
+    their deviation.
     """
 
     def __init__(self, size: int, width: int, channels: int, classes: int) -> None:
@@ -68,31 +69,69 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.1, inplace=True),
         )
         self.last = spectral_norm(nn.Conv2d(4 * width + 1, 4 * width, 3, padding=1))
-        self.to_logit = spectral_norm(nn.Linear(4 * width, 1))
-        self.embedding = spectral_norm(nn.Embedding(classes, 4 * width))
+        self.verdict = Verdict(4 * width, classes, spectral_norm)
 
-    def forward(self, images: Tensor, y: Tensor) -> Tensor:
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.features(images)
-        x = torch.cat([x, group_deviation(x, GROUP)], dim=1)
-        x = F.leaky_relu(self.last(x), 0.1).sum(dim=(2, 3))
-        logits: Tensor = self.to_logit(x).squeeze(1) + (self.embedding(y) * x).sum(dim=1)
+        x = torch.cat([x, group_deviation(x)], dim=1)
+        return self.verdict(F.leaky_relu(self.last(x), 0.1).sum(dim=(2, 3)), y)
+
+
+class LabelChannel(nn.Module):
+    """A discriminator of one more channel, which holds a learned picture of the label; without classes, itself."""
+
+    def __init__(self, discriminator: nn.Module, size: int, classes: int) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.pictures = nn.Embedding(classes, size * size) if classes else None
+        self.size = size
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.pictures is not None:
+            picture = self.pictures(y).view(-1, 1, self.size, self.size)
+            images = torch.cat([images, picture.to(images)], dim=1)
+        logits: Tensor = self.discriminator(images)
         return logits
 
 
 def _build(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
     size = recipe.image_size
+    judge = dcgan.Discriminator(recipe.name, size, recipe.width, channels + bool(classes), 0)
+    return dcgan.build_generator(recipe, channels, classes), LabelChannel(judge, size, classes)
+
+
+def _build_projection(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
+    size = recipe.image_size
     if size % 4:
         raise UsageError(f"recipe {recipe.name}: image_size is {size}", "Expected a multiple of 4.")
-    if recipe.batch_size % GROUP:
-        raise UsageError(f"recipe {recipe.name}: batch_size is {recipe.batch_size}", f"Expected a multiple of {GROUP}.")
     return (
         Generator(size, recipe.z_dim, recipe.width, channels, classes),
         Discriminator(size, recipe.width, channels, classes),
     )
 
 
+def cgan_28() -> Recipe:
+    """28x28 conditional DCGAN: the label beside z, and as a channel of the image."""
+    return Recipe(name="cgan_28", build=_build, image_size=28, z_dim=100, betas=(0.5, 0.999))
+
+
+def _projection(name: str, image_size: int) -> Recipe:
+    return Recipe(
+        name=name,
+        build=_build_projection,
+        loss="hinge",
+        image_size=image_size,
+        total_kimg=1100.0,
+        lr_discriminator=4e-4,
+        lr_decay=0.25,
+    )
+
+
 def cgan_projection_28() -> Recipe:
     """28x28 conditional GAN: class-conditional DCGAN against a projection discriminator, hinge loss."""
-    return Recipe(
-        name="cgan_projection_28", build=_build, loss=losses.hinge, image_size=28, total_kimg=1100.0, lr_decay=0.25
-    )
+    return _projection("cgan_projection_28", 28)
+
+
+def cgan_projection_32() -> Recipe:
+    """32x32 conditional GAN with a projection discriminator."""
+    return _projection("cgan_projection_32", 32)

@@ -1,0 +1,78 @@
+"""The files of a run folder that are not weights: what decides the run, statistics, sample grids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ganrt.errors import TrainingError
+from ganrt.files import write_synced
+
+RECIPE, STATS, CHECKPOINT, BEST = "recipe.json", "stats.jsonl", "checkpoint.pt", "best.safetensors"
+
+
+def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
+    """Makes the folder, or makes sure that it holds this very run.
+
+    Raises TrainingError, naming what differs, when it holds another.
+    """
+    path = run_dir / RECIPE
+    text = json.dumps(about, indent=1) + "\n"
+    if not path.is_file():
+        if write:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_synced(path, text.encode())
+    elif (there := path.read_text(encoding="utf-8")) != text:
+        try:
+            old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{path} is not what a run writes ({type(error).__name__})", "Name another --run-dir."
+            ) from None
+        differing = sorted(k for k in old | new if old.get(k) != new.get(k))
+        raise TrainingError(
+            f"{run_dir} holds another run: it differs in {', '.join(differing)}",
+            "Name another --run-dir, or start with the settings in its recipe.json.",
+        )
+
+
+def read_stats(path: Path, step: int) -> list[dict[str, Any]]:
+    """The ticks up to a step; drops from the file what a run wrote after its last checkpoint."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+    kept = [(line, tick) for line, tick in whole if tick["step"] <= step]
+    if len(kept) != len(lines):
+        write_synced(path, "".join(line for line, _ in kept).encode())
+    return [tick for _, tick in kept]
+
+
+def add_stats(path: Path, step: int, stats: dict[str, Any]) -> None:
+    """A line for a tick."""
+    values = {k: round(v, 5) if isinstance(v, float) else v for k, v in stats.items()}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step} | values) + "\n")
+
+
+def save_grid(path: Path, rows: list[torch.Tensor]) -> None:
+    """A picture of rows of images float [N, C, H, W] in [-1, 1], all N alike."""
+    lines = [np.concatenate(list(to_pixels(row)), axis=1) for row in rows]
+    grid = np.concatenate(lines, axis=0)
+    Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(path)
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, H, W, C] → float [N, C, H, W] in [-1, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """float [N, C, H, W] in [-1, 1] → finished pixels uint8 [N, H, W, C], as the contract makes them."""
+    pixels = (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    finished: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return finished

@@ -1,0 +1,92 @@
+"""Looking at the averaged generator of a run: always at the same latents, or the same real images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganrt_training import ema
+from ganrt_training.data import ImageData, balanced_order
+from ganrt_training.quality import IMAGES, Reference
+from ganrt_training.recipe import Recipe
+from ganrt_training.run_folder import to_float
+
+COLUMNS, ROWS = 10, 20
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a generator: ``model`` is it in inference mode, ``distance`` less is better."""
+
+    model: nn.Module
+    distance: float
+    diversity: float
+
+
+class Eye:
+    """Looks at generators of one run.
+
+    The reference is a fixed random choice of the training images; latents get its labels, so that both sides have the
+    same share of each class.
+    """
+
+    def __init__(self, recipe: Recipe, data: ImageData, classes: int, seed: int, device: torch.device) -> None:
+        self._recipe, self._classes, self._seed, self._device = recipe, classes, seed, device
+        chosen = np.sort(np.random.Generator(np.random.Philox(key=seed)).permutation(len(data))[:IMAGES])
+        self._reals = to_float(torch.from_numpy(data.images[chosen]))
+        self._labels = torch.from_numpy(data.labels[chosen])
+        # Of each class as many, where images are few; a folder's come one class after the other.
+        self._mixed = torch.from_numpy(balanced_order(data.labels[chosen], 0, seed))
+        self._reference = Reference(self._reals, self._labels if classes else torch.zeros_like(self._labels))
+
+    @torch.no_grad()
+    def look(self, averaged: nn.Module) -> Seen:
+        """Measures the averaged generator of a run."""
+        recipe = self._recipe
+        if recipe.translation:
+            return self._look_at_translation(averaged)
+        model = ema.standing_statistics(averaged, recipe.z_dim, self._classes)
+        z = self._latents(len(self._reals), self._seed + 2)
+        y = self._labels if self._classes else None
+        look = self._reference.look(self._made(model, z, y))
+        return Seen(model, look.distance, look.diversity)
+
+    @torch.no_grad()
+    def grid(self, model: nn.Module) -> list[Tensor]:
+        """Rows of images: a class a row, or what a translator was given and what it made."""
+        if self._recipe.translation:
+            shown = self._recipe.translation.show(self._recipe, model, *self._few(4 * COLUMNS))
+            rows = []
+            for first in range(0, min(2 * COLUMNS, len(shown.columns[0])) // COLUMNS * COLUMNS, COLUMNS):
+                rows += [column[first : first + COLUMNS].cpu() for column in shown.columns]
+            return rows
+        rows_wanted = min(ROWS, self._classes) or COLUMNS
+        z = self._latents(rows_wanted * COLUMNS, self._seed + 1)
+        y = torch.arange(rows_wanted).repeat_interleave(COLUMNS) if self._classes else None
+        return list(self._made(model, z, y).split(COLUMNS))
+
+    def _look_at_translation(self, averaged: nn.Module) -> Seen:
+        assert self._recipe.translation is not None
+        model = ema.standing_statistics(averaged, self._recipe.z_dim, 0)
+        shown = self._recipe.translation.show(self._recipe, model, *self._few(256))
+        fakes, reals = shown.fakes.float().cpu(), shown.reals.cpu()
+        look = Reference(reals, torch.zeros(len(reals), dtype=torch.int64)).look(fakes)
+        return Seen(model, look.distance if shown.error is None else shown.error, look.diversity)
+
+    def _few(self, count: int) -> tuple[Tensor, Tensor]:
+        few = self._mixed[:count]
+        return self._reals[few].to(self._device), self._labels[few].to(self._device)
+
+    def _latents(self, count: int, seed: int) -> Tensor:
+        return torch.randn(count, self._recipe.z_dim, generator=torch.Generator().manual_seed(seed))
+
+    def _made(self, model: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+        made = []
+        for first in range(0, len(z), _BATCH):
+            part = None if y is None else y[first : first + _BATCH].to(self._device)
+            made.append(model(z[first : first + _BATCH].to(self._device), part).float().cpu())
+        return torch.cat(made).clamp(-1, 1)
