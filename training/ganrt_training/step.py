@@ -91,9 +91,9 @@ def discriminator_step(recipe: Recipe, players: Players, turn: Turn) -> dict[str
         if between:
             judge = partial(players.discriminator, y=y)
             terms["gradient_penalty"] = penalties.gradient_penalty(judge, reals, fakes, between)
-        _backward(players, terms, recipe.accumulate)
+        backward(players, torch.stack(list(terms.values())).sum(), recipe.accumulate)
         real, fake = told_rightly(loss, real_logits, fake_logits)
-        _add(figures, terms | {"real_accuracy": real, "fake_accuracy": fake}, recipe.accumulate)
+        add(figures, terms | {"real_accuracy": real, "fake_accuracy": fake}, recipe.accumulate)
     turn.share(players.discriminator)
     update(players, players.discriminator_optimizer)
     if recipe.clip:
@@ -131,8 +131,8 @@ def generator_step(recipe: Recipe, players: Players, turn: Turn) -> dict[str, Te
                 players.generator.path_mean,  # type: ignore[arg-type]
                 stretch,
             )
-        _backward(players, terms, recipe.accumulate)
-        _add(figures, terms, recipe.accumulate)
+        backward(players, torch.stack(list(terms.values())).sum(), recipe.accumulate)
+        add(figures, terms, recipe.accumulate)
     turn.share(players.generator)
     update(players, players.generator_optimizer)
     players.discriminator.requires_grad_(True)
@@ -151,11 +151,12 @@ def update(players: Players, optimizer: torch.optim.Optimizer) -> None:
     players.scaler.update()
 
 
-def _backward(players: Players, terms: dict[str, Tensor], parts: int) -> None:
-    total = torch.stack(list(terms.values())).sum() / parts
-    players.scaler.scale(total).backward()
+def backward(players: Players, loss: Tensor, parts: int) -> None:
+    """Adds the gradients of a loss of one of so many parts of a batch."""
+    players.scaler.scale(loss / parts).backward()
 
 
-def _add(figures: dict[str, Tensor], terms: dict[str, Tensor], parts: int) -> None:
+def add(figures: dict[str, Tensor], terms: dict[str, Tensor], parts: int) -> None:
+    """Adds the terms of one of so many parts to their means."""
     for name, value in terms.items():
         figures[name] = figures.get(name, 0) + value.detach() / parts

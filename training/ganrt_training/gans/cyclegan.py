@@ -19,7 +19,7 @@ from ganrt_training import ema
 from ganrt_training.layers import InstanceNorm2d
 from ganrt_training.losses import find_loss, told_rightly
 from ganrt_training.recipe import ImageToImage, Recipe, Shown
-from ganrt_training.step import Players, Turn, autocast, update
+from ganrt_training.step import Players, Turn, add, autocast, backward, update
 
 
 class Residual(nn.Module):
@@ -182,9 +182,8 @@ def cycle_step(recipe: CycleGANRecipe, players: Players, turn: Turn) -> dict[str
             if recipe.identity:  # a third of the work
                 same = F.l1_loss(generators.back(first), first) + F.l1_loss(generators.forth(second), second)
                 terms["identity"], total = same, total + recipe.identity * same
-        players.scaler.scale(total / recipe.accumulate).backward()
-        for name, value in terms.items():
-            figures[name] = figures.get(name, 0) + value.detach() / recipe.accumulate
+        backward(players, total, recipe.accumulate)
+        add(figures, terms, recipe.accumulate)
         fakes.append((first_fake.detach().float(), second_fake.detach().float()))
     turn.share(generators)
     update(players, players.generator_optimizer)
@@ -201,14 +200,10 @@ def cycle_step(recipe: CycleGANRecipe, players: Players, turn: Turn) -> dict[str
                 real_logits = judge(turn.augment(reals)).float()
                 fake_logits = judge(turn.augment(shown)).float()
             told = loss.discriminator(real_logits, fake_logits)
-            players.scaler.scale(told / recipe.accumulate).backward()
+            backward(players, told, recipe.accumulate)
             real, fake = told_rightly(loss, real_logits, fake_logits)
-            for name, value in (
-                ("discriminator_loss", told.detach()),
-                ("real_accuracy", real),
-                ("fake_accuracy", fake),
-            ):
-                figures[name] = figures.get(name, 0) + value / (2 * recipe.accumulate)
+            shares = {"discriminator_loss": told, "real_accuracy": real, "fake_accuracy": fake}
+            add(figures, shares, 2 * recipe.accumulate)
     turn.share(discriminators)
     update(players, players.discriminator_optimizer)
     ema.update(players.averaged, players.generator, turn.ema_decay)

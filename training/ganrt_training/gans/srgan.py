@@ -20,7 +20,7 @@ from ganrt.errors import UsageError
 from ganrt_training import ema
 from ganrt_training.losses import find_loss, told_rightly
 from ganrt_training.recipe import ImageToImage, Recipe, Shown
-from ganrt_training.step import Players, Turn, autocast, update
+from ganrt_training.step import Players, Turn, add, autocast, backward, update
 
 SCALE = 2
 
@@ -102,9 +102,6 @@ def enlarging_step(recipe: SRGANRecipe, players: Players, turn: Turn) -> dict[st
     figures: dict[str, Tensor] = {}
     generator, discriminator = players.generator, players.discriminator
 
-    def add(name: str, value: Tensor) -> None:
-        figures[name] = figures.get(name, 0) + value.detach() / recipe.accumulate
-
     if fighting:
         players.discriminator_optimizer.zero_grad(set_to_none=True)
         for images, _ in turn.parts(recipe.accumulate):
@@ -114,10 +111,10 @@ def enlarging_step(recipe: SRGANRecipe, players: Players, turn: Turn) -> dict[st
                 real_logits = discriminator(turn.augment(images)).float()
                 fake_logits = discriminator(turn.augment(fakes)).float()
             told = loss.discriminator(real_logits, fake_logits)
-            players.scaler.scale(told / recipe.accumulate).backward()
+            backward(players, told, recipe.accumulate)
             real, fake = told_rightly(loss, real_logits, fake_logits)
-            for name, value in (("discriminator_loss", told), ("real_accuracy", real), ("fake_accuracy", fake)):
-                add(name, value)
+            shares = {"discriminator_loss": told, "real_accuracy": real, "fake_accuracy": fake}
+            add(figures, shares, recipe.accumulate)
         turn.share(discriminator)
         update(players, players.discriminator_optimizer)
 
@@ -127,14 +124,14 @@ def enlarging_step(recipe: SRGANRecipe, players: Players, turn: Turn) -> dict[st
         with autocast(recipe, images):
             fakes = generator(shrunk(images))
         content = F.mse_loss(fakes.float(), images)
-        add("content", content)
+        terms, total = {"content": content}, content
         if fighting:
             with autocast(recipe, images):
                 fake_logits = discriminator(turn.augment(fakes)).float()
             adversarial = loss.generator(fake_logits, fake_logits)
-            add("generator_loss", adversarial)
-            content = content + recipe.adversarial * adversarial
-        players.scaler.scale(content / recipe.accumulate).backward()
+            terms["generator_loss"], total = adversarial, content + recipe.adversarial * adversarial
+        backward(players, total, recipe.accumulate)
+        add(figures, terms, recipe.accumulate)
     turn.share(generator)
     update(players, players.generator_optimizer)
     discriminator.requires_grad_(True)
