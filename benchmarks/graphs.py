@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.networks import NAMES, Network, as_generator, network
 from benchmarks.rounds import BATCH, Timed, in_turn, machine, memory_folder, write_json
@@ -27,6 +26,7 @@ from ganrt.generator import load_checked
 from ganrt.providers import cpu_count, runtime
 from ganrt.samples import check_samples
 from ganrt_training import tune
+from ganrt_training.describe import macs_of
 
 # Rewrites of ganrt_training.tune that are put out of work, by the row's name.
 WITHOUT = {
@@ -168,9 +168,7 @@ def subpixel(data: bytes) -> bytes:
 def _flop(net: Network) -> int:
     """Multiplications and additions of an image's layers."""
     z = torch.zeros(1, net.z_dim)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.module(*((z, torch.zeros(1, dtype=torch.int64)) if net.classes else (z,)))
-    return int(counter.get_total_flops())
+    return 2 * macs_of(net.module, *((z, torch.zeros(1, dtype=torch.int64)) if net.classes else (z,)))
 
 
 def products(cores: int, side: int = 1024) -> float:

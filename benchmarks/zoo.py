@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import ganrt
 from benchmarks import rounds, zoo_table
@@ -37,6 +36,7 @@ from ganrt.errors import GanrtError, TrainingError, UsageError
 from ganrt_training import metrics, run_folder
 from ganrt_training.checkpoint import Trained, find_snapshot, load_generator, load_snapshot
 from ganrt_training.data import ImageData, read_images, read_mnist_family
+from ganrt_training.describe import macs_of, parameters_of
 from ganrt_training.export import export_run
 from ganrt_training.fold import fold_norms
 from ganrt_training.gans import find_recipe, recipe_from_settings
@@ -165,11 +165,11 @@ def _row(options: argparse.Namespace, settings: list[str]) -> None:
         | next({name: tick[name] for name in _WATCHED} for tick in ticks if tick["kimg"] == card.kimg),
         "generator": {
             "image_size": recipe.image_size,
-            "parameters": _parameters(trained.generator),
+            "parameters": parameters_of(trained.generator),
             "macs": _macs(trained.generator, torch.zeros(1, recipe.z_dim), trained),
         },
         "discriminator": {
-            "parameters": _parameters(discriminator),
+            "parameters": parameters_of(discriminator),
             "macs": _macs(discriminator, torch.zeros(1, trained.channels, *[recipe.image_size] * 2), trained),
         },
         "generation": _speeds({recipe.name: generator}, options, 3, SECONDS)[recipe.name] | {"side_by_side": False},
@@ -319,17 +319,10 @@ def _training_speed(ticks: list[dict[str, Any]]) -> float:
     return float(images.sum() / (images / [tick["images_per_second"] for tick in ticks]).sum())
 
 
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-@torch.no_grad()
 def _macs(network: nn.Module, given: torch.Tensor, trained: Trained) -> int:
     """Multiplications and additions of convolutions and matrix products for one image, in inference."""
     y = torch.zeros(1, dtype=torch.int64) if trained.class_names else None
-    with FlopCounterMode(display=False) as counter:
-        fold_norms(network)(given, y)
-    return int(counter.get_total_flops()) // 2
+    return macs_of(fold_norms(network), given, y)
 
 
 def _draw(path: Path, generator: ganrt.Generator) -> None:

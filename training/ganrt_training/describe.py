@@ -84,8 +84,8 @@ def describe(recipe: Recipe, data: ImageData, *, device: str = "cpu") -> Describ
     return Described(
         settings=recipe.settings(),
         images=f"{len(data):,} images of {recipe.image_size}x{recipe.image_size} {grey}{classes}",
-        generator_parameters=_parameters(players.generator),
-        discriminator_parameters=_parameters(players.discriminator),
+        generator_parameters=parameters_of(players.generator),
+        discriminator_parameters=parameters_of(players.discriminator),
         generator_macs=macs[0],
         discriminator_macs=macs[1],
         state_bytes=state,
@@ -119,7 +119,8 @@ def _macs(
     return made, sum(macs_of(fold_norms(judge), image) for judge in judges)
 
 
-def _parameters(network: nn.Module) -> int:
+def parameters_of(network: nn.Module) -> int:
+    """How many numbers a network learns."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
