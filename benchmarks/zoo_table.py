@@ -23,8 +23,7 @@ ROWS = {
     "cgan_projection_28": "tick_kimg=5 snapshot_kimg=20",
     "biggan_32": "width=16 tick_kimg=5 snapshot_kimg=20",
     "stylegan2_32": "width=16 tick_kimg=5 snapshot_kimg=20",
-    "r3gan_28": "blocks=1 penalty_interval=4 lr_generator=0.0002 lr_discriminator=0.0002 lr_decay=0 "
-    "tick_kimg=5 snapshot_kimg=20",
+    "r3gan_28": "blocks=1 penalty_interval=4 tick_kimg=5 snapshot_kimg=20",
 }
 
 Row = dict[str, Any]
