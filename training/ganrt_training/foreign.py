@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -43,6 +42,3 @@ class Foreign:
     graph: Callable[[], onnx.ModelProto]
     batch: int | None = None
     made_with: tuple[tuple[str, str], ...] = ()  # packages and versions, for the card
-
-
-AnyArray = NDArray[Any]
