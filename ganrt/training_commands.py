@@ -1,4 +1,4 @@
-"""The commands that need the extra ``train``: recipes, train, export."""
+"""The commands that need the extra ``train``: recipes and train, and, in a file of its own, export."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganrt.console import duration_text, plain, size_text, stoppable
+from ganrt.console import duration_text, size_text, stoppable
 from ganrt.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
-    from ganrt.card import Card
-    from ganrt_training.assemble import CardTexts
     from ganrt_training.describe import Described
 
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
+    from ganrt.export_command import export
+
     for command in (recipes, train, export):
         app.command()(command)
 
 
 def recipes() -> None:
     """List the training recipes (needs the extra train)."""
-    _need_training()
+    need_training()
     from ganrt_training.gans import RECIPES
 
     for name, recipe in RECIPES.items():
@@ -57,7 +57,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a GAN by a recipe (needs the extra train)."""
-    _need_training()
+    need_training()
     from ganrt_training.data import read_images
     from ganrt_training.describe import describe
     from ganrt_training.gans import find_recipe
@@ -128,111 +128,8 @@ def _described_text(told: Described) -> str:
     )
 
 
-def export(
-    source: Annotated[
-        Path, typer.Argument(help="A run folder, a snapshot of it, a float .onnx, or a generator to export again.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write, .onnx. [of a run: RUN_DIR/NAME.onnx, by the folder's name]")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="The generator's name. [that of the file]")] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(help="JSON with description, data, data_licence and licence for the card."),
-    ] = None,
-    quality: Annotated[Path | None, typer.Option(help="JSON with measured figures for the card.")] = None,
-    value_range: Annotated[
-        str | None,
-        typer.Option(
-            "--range", metavar="LOW,HIGH", help="With .onnx: the values of black and white, as in --range=-1,1."
-        ),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="With .onnx: class names, with commas.")] = None,
-    layout: Annotated[str | None, typer.Option(help="With .onnx, where the shape does not tell: nchw or nhwc.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or fp16 for GPUs, a file of its own.")] = "fp32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-) -> None:
-    """Export a trained generator to ONNX, proven equal to its source (needs the extra train)."""
-    _need_training()
-    from ganrt_training.assemble import CardTexts
-
-    if precision not in ("fp32", "fp16"):
-        raise UsageError(f"precision {precision!r}", "Expected fp32 or fp16.")
-    fp16 = precision == "fp16"
-    texts = CardTexts.read(card, quality)
-    if source.suffix.lower() == ".onnx":
-        if out is None:
-            raise UsageError("--out is missing", "Name the file to write: --out generator.onnx")
-        given = {"--classes": classes, "--layout": layout, "--card": card, "--quality": quality}
-        made = {out: _export_onnx(source, out, name, value_range, given, texts, fp16, overwrite)}
-    else:
-        from ganrt_training.export import export_run
-
-        for option, value in (("--range", value_range), ("--classes", classes), ("--layout", layout)):
-            if value is not None:
-                raise UsageError(f"{option} does not apply to a run", "The run knows it: leave it out.")
-        folder = source if source.is_dir() else source.parent
-        ending = ".fp16.onnx" if fp16 else ".onnx"
-        target = out or folder / f"{folder.resolve().name or 'generator'}{ending}"
-        called = name or (folder.resolve().name if out is None else None)
-        made = export_run(source, target, name=called, texts=texts, fp16=fp16, overwrite=overwrite)
-    for file, written in made.items():
-        print(f"{file}: {written.name}, equal to its source: {plain(dict(written.parity))}")
-    _say_next(*next(iter(made.items())))
-
-
-def _export_onnx(
-    source: Path,
-    out: Path,
-    name: str | None,
-    value_range: str | None,
-    given: dict[str, Any],
-    texts: CardTexts,
-    fp16: bool,
-    overwrite: bool,
-) -> Card:
-    from ganrt_training.again import export_again, is_generator
-    from ganrt_training.wrap import export_onnx
-
-    if is_generator(source):
-        for option, value in ({"--range": value_range} | given).items():
-            if value is not None:
-                raise UsageError(f"{option} does not apply: {source} has a card already", "Leave it out.")
-        return export_again(source, out, name=name, fp16=fp16, overwrite=overwrite)
-    if value_range is None:
-        raise UsageError(f"the range of {source} is not known", "Say which values are black and white: --range=-1,1")
-    return export_onnx(
-        source,
-        out,
-        value_range=_range(value_range),
-        class_names=[part.strip() for part in given["--classes"].split(",")] if given["--classes"] else [],
-        layout=given["--layout"],
-        name=name,
-        texts=texts,
-        fp16=fp16,
-        overwrite=overwrite,
-    )
-
-
-def _say_next(file: Path, card: Card) -> None:
-    from ganrt.card import IMAGES
-
-    if card.kind == IMAGES:
-        print(f"next, in Python: ganrt.load_translator({str(file)!r})(images)")
-    else:
-        model = str(file) if file.parent != Path() else f"./{file}"
-        print(f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(model)}")
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(f"range {text!r}", "Expected two numbers, as in --range=-1,1 or --range=0,255.") from None
-    return low, high
-
-
-def _need_training() -> None:
+def need_training() -> None:
+    """Raises MissingExtra unless the packages of the extra ``train`` are installed."""
     try:
         import accelerate  # noqa: F401
         import onnx  # noqa: F401

@@ -130,19 +130,21 @@ def write_generator(
     half_range: float = 1.0,
     fp16: bool = False,
     about: Mapping[str, str] | None = None,
+    made_with: Mapping[str, str] | None = None,
 ) -> Card:
     """Gives a finished graph its card, proves it against ``source`` and writes it as one file.
 
     With ``fp16`` its weights and arithmetic become float16, and its pixels may differ by two grey levels. Returns the
-    card as written, parity figures (and what is said ``about`` them) and versions in it. Raises ParityError when the
-    proof fails, TrainingError when the graph or the card breaks the contract; then nothing is written.
+    card as written, parity figures (and what is said ``about`` them) and versions in it (of what it was ``made_with``,
+    too). Raises ParityError when the proof fails, TrainingError when the graph or the card breaks the contract; then
+    nothing is written.
     """
     tune(model, raw)
     clean(model)
     if fp16:
         model = to_half(model, raw)
         clean(model)
-    card = replace(card, exporter=_versions())
+    card = replace(card, exporter={**_versions(), **(made_with or {})})
     where = f"the export of {card.name}"
     try:
         data = with_card(model, card)

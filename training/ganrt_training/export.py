@@ -112,7 +112,7 @@ def _export_translator(network: nn.Module, card: Card, about: ImageToImage, out:
     dims = {0: torch.export.Dim("N")}
     if about.any_size:
         dims |= {2: torch.export.Dim("H", min=8), 3: torch.export.Dim("W", min=8)}
-    model = _traced(fold_norms(network), {"images": example}, {"images": dims})
+    model = traced(fold_norms(network), {"images": example}, {"images": dims})
     prepend_image(model, given)
     raw = append_pixels(model, size=made, value_range=(-1, 1), nchw=True)
 
@@ -145,12 +145,13 @@ def to_onnx(generator: nn.Module, card: Card) -> onnx.ModelProto:
         example["y"], shapes["y"] = torch.zeros(2, dtype=torch.int64), {0: batch}
     if card.psi:
         example["psi"], shapes["psi"] = torch.tensor(1.0), {}
-    model = _traced(generator, example, shapes)
+    model = traced(generator, example, shapes)
     set_inputs(model, card.z_dim, bool(card.class_names), card.psi)
     return model
 
 
-def _traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any]) -> onnx.ModelProto:
+def traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any]) -> onnx.ModelProto:
+    """The graph of a network, with inputs named as in ``example``. Raises TrainingError where it has none."""
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -166,7 +167,11 @@ def _traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, An
                 verbose=False,
             )
     except Exception as error:  # whatever the tracer meets
-        raise TrainingError(f"the generator cannot be exported to ONNX: {error}") from error
+        raise TrainingError(
+            f"the network cannot be exported to ONNX: {error}",
+            "PyTorch must be able to trace it for any batch: its forward may not branch on what tensors hold, and must "
+            "take the batch from its input (x.size(0)), not from a number.",
+        ) from error
     assert program is not None
     return onnx.load_model_from_string(program.model_proto.SerializeToString())
 
