@@ -1,6 +1,6 @@
 """Conditional GANs: by concatenation, and by projection.
 
-``cgan_*``: DCGAN with the label beside z in the generator, and as one more channel of the image in the discriminator
+``cgan_*``: DCGAN with the label beside z in the generator, and as one-hot channels of the image in the discriminator
 (Mirza & Osindero 2014, arXiv 1411.1784).
 
 ``cgan_projection_*``: a DCGAN (Radford et al. 2015, arXiv 1511.06434) whose batch norms are class-conditional, after
@@ -77,27 +77,29 @@ class Discriminator(nn.Module):
         return self.verdict(F.leaky_relu(self.last(x), 0.1).sum(dim=(2, 3)), y)
 
 
-class LabelChannel(nn.Module):
-    """A discriminator of one more channel, which holds a learned picture of the label; without classes, itself."""
+class LabelMaps(nn.Module):
+    """A discriminator of one more channel a class: that of the label holds 1, the others 0. Without classes, itself.
 
-    def __init__(self, discriminator: nn.Module, size: int, classes: int) -> None:
+    They are constant: against maps that are learnt, noise of the images' size at first, the generator's images of a
+    class became one within 100 kimg (docs/zoo.md).
+    """
+
+    def __init__(self, discriminator: nn.Module, classes: int) -> None:
         super().__init__()
-        self.discriminator = discriminator
-        self.pictures = nn.Embedding(classes, size * size) if classes else None
-        self.size = size
+        self.discriminator, self.classes = discriminator, classes
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
-        if self.pictures is not None:
-            picture = self.pictures(y).view(-1, 1, self.size, self.size)
-            images = torch.cat([images, picture.to(images)], dim=1)
+        if y is not None and self.classes:
+            maps = F.one_hot(y, self.classes).to(images)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+            images = torch.cat([images, maps], dim=1)
         logits: Tensor = self.discriminator(images)
         return logits
 
 
 def _build(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
     size = recipe.image_size
-    judge = dcgan.Discriminator(recipe.name, size, recipe.width, channels + bool(classes), 0)
-    return dcgan.build_generator(recipe, channels, classes), LabelChannel(judge, size, classes)
+    judge = dcgan.Discriminator(recipe.name, size, recipe.width, channels + classes, 0)
+    return dcgan.build_generator(recipe, channels, classes), LabelMaps(judge, classes)
 
 
 def _build_projection(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
@@ -111,7 +113,7 @@ def _build_projection(recipe: Recipe, channels: int, classes: int) -> tuple[nn.M
 
 
 def cgan_28() -> Recipe:
-    """28x28 conditional DCGAN: the label beside z, and as a channel of the image."""
+    """28x28 conditional DCGAN: the label beside z, and as one-hot channels of the image."""
     return Recipe(name="cgan_28", build=_build, image_size=28, z_dim=100, betas=(0.5, 0.999))
 
 
