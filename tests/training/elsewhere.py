@@ -33,7 +33,7 @@ class Tutorial(nn.Module):
 
 
 class Dense(nn.Module):
-    """A GAN of linear layers whose labels go through a table, as PyTorch-GAN has it; ``low`` and ``high`` bound its images."""
+    """A GAN of linear layers whose labels go through a table, as PyTorch-GAN has it; ``low`` to ``high`` in images."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from ganrt.errors import GanrtError, ParityError, TrainingError, UsageError
 from ganrt_training.probing import Said
 from ganrt_training.torch_source import open_torch
 from ganrt_training.wrap import export_foreign
-from tests.training import elsewhere
 from tests.training.elsewhere import Conditional, LabelsFirst, Plain, Styled, Tutorial, Wide, settled
 
 CODE = "tests.training.elsewhere:"
@@ -113,8 +113,6 @@ def test_labels_ranges_and_channels(export: Exporter, labels: str, value_range: 
         expected = network(z, nn.functional.one_hot(y, 3).float())
         settings["onehot"] = True
         said = Said(class_names=["a", "b", "c"])
-    import json
-
     card = export(type(network).__name__, network.state_dict(), said, args=json.dumps(settings))
     named = {"none": (), "int": ("0", "1", "2"), "onehot": ("a", "b", "c")}[labels]
     assert (card.z_dim, card.channels, card.class_names) == (12, channels, named)
@@ -374,7 +372,3 @@ def test_a_range_that_is_not_clear_is_asked_for(export: Exporter) -> None:
         export("Plain", weights, Said(value_range=(0, 0.1)), args=settings)
     card = export("Plain", weights, Said(value_range=(-3, 5)), args=settings)
     assert card.parity["uint8_max"] <= 1 and not any("guessed" in sentence for sentence in export.told)
-
-
-def test_elsewhere_is_what_the_tests_name() -> None:
-    assert elsewhere.no_network() == "a network"

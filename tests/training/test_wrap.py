@@ -139,7 +139,7 @@ def test_a_layout_that_sizes_leave_open_is_asked_for_and_then_believed(
     export: Callable[..., Any], tmp_path: Path
 ) -> None:
     source = float_nchw_proto(width=3, height=8, channels=3)
-    with pytest.raises(UsageError, match=r"shape \[16, 3, 8, 3\], in two layouts\nSay --layout nchw or --layout nhwc"):
+    with pytest.raises(UsageError, match=r"shape \[N, 3, 8, 3\], in two layouts\nSay --layout nchw or --layout nhwc"):
         export(source)
     assert (export(source, layout="nchw").height, export(source, layout="nhwc", overwrite=True).height) == (8, 3)
 
@@ -164,9 +164,18 @@ def two_latents() -> onnx.ModelProto:
     return source
 
 
-def fixed_batch() -> onnx.ModelProto:
-    source = float_nchw_proto()
-    source.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+def two_batches() -> onnx.ModelProto:
+    source = conditional()
+    for wanted, batch in zip(source.graph.input, (2, 4), strict=True):
+        wanted.type.tensor_type.shape.dim[0].dim_value = batch
+    return source
+
+
+def renamed_input(source: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
+    for named in source.graph.input:
+        named.name = new if named.name == old else named.name
+    for node in source.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
     return source
 
 
@@ -184,6 +193,141 @@ def training_norm() -> onnx.ModelProto:
     return source
 
 
+def somebodys(
+    *,
+    label: str = "none",
+    latent: tuple[int, ...] = (6,),
+    low: float = -1,
+    high: float = 1,
+    channels: int = 1,
+    nchw: bool = True,
+    batch: int | None = None,
+    batch_in: str = "",
+    rows: int = 1,
+) -> onnx.ModelProto:
+    """noise [N, 6], class → x of 4x4 pixels; its arithmetic is that of ``made``.
+
+    ``batch`` fixes N as exporters do, in shapes of inputs, outputs and Reshape; ``batch_in`` where it cannot be undone.
+    """
+    n: int | str = batch or "N"
+    count, pixels = batch or -1, channels * 16
+    shape = [count, channels, 4, 4] if nchw else [count, 4, 4, channels]
+    kinds = {
+        "int64": (I64, ()),
+        "int32": (TensorProto.INT32, ()),
+        "column": (I64, (1,)),
+        "floats": (F32, (1,)),
+        "onehot": (F32, (3,)),
+        "onehot maps": (F32, (3, 1, 1)),
+        "number": (F32, (1,)),
+    }
+    constants = {
+        "six": [count, 6],
+        "rows": [count],
+        "three": [count, 3],
+        "shape": [-1, *shape[1:]] if rows > 1 else shape,
+        "twice": [-1, pixels // 2] if batch_in != "reshape" else [count // 2, -1, pixels],
+    }
+    nodes = [
+        helper.make_node("Reshape", ["noise", "six"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["of_z"]),
+    ]
+    of_y = {
+        "onehot": [helper.make_node("MatMul", ["class", "table"], ["of_y"])],
+        "onehot maps": [
+            helper.make_node("Reshape", ["class", "three"], ["onehot"]),
+            helper.make_node("MatMul", ["onehot", "table"], ["of_y"]),
+        ],
+        "number": [helper.make_node("Mul", ["class", "tiny"], ["of_y"])],
+        "none": [helper.make_node("Identity", ["zero"], ["of_y"])],
+    }.get(
+        label,
+        [
+            helper.make_node("Reshape", ["class", "rows"], ["row"]),
+            helper.make_node("Cast", ["row"], ["whole"], to=I64),
+            helper.make_node("Gather", ["table", "whole"], ["of_y"]),
+        ],
+    )
+    nodes += [*of_y, helper.make_node("Add", ["of_z", "of_y"], ["both"])]
+    end = "both"
+    if batch_in == "constant":
+        nodes.append(helper.make_node("Add", [end, "for_each_row"], ["added"]))
+        end = "added"
+    if batch_in == "reshape":
+        nodes.append(helper.make_node("Reshape", [end, "pairs"], ["paired"]))
+        nodes.append(helper.make_node("Reshape", ["paired", "apart"], ["shaped"]))
+        end = "shaped"
+    nodes.append(helper.make_node("Tanh" if low < 0 else "Sigmoid", [end], ["bounded"]))
+    nodes.append(helper.make_node("Mul", ["bounded", "scale"], ["scaled"]))
+    if rows > 1:
+        nodes.append(helper.make_node("Concat", ["scaled", "scaled"], ["joined"], axis=0))
+        end = "joined"
+    else:
+        end = "scaled"
+    nodes.append(helper.make_node("Reshape", [end, "shape"], ["x"]))
+    constants |= {"pairs": [2, pixels * (batch or 2) // 2], "apart": [batch or 2, -1]}
+    numbers = {
+        "zero": np.zeros((1, pixels)),
+        "tiny": np.full((1, pixels), 1e-3),
+        "scale": np.array(high),
+        "for_each_row": np.zeros((batch or 1, pixels)),
+    }
+    weights = [
+        weight("w", 6, pixels),
+        weight("table", 3, pixels),
+        *(numpy_helper.from_array(np.array(v), k) for k, v in constants.items()),
+        *(numpy_helper.from_array(v.astype(np.float32), k) for k, v in numbers.items()),
+    ]
+    inputs = [value("noise", F32, n, *latent)]
+    if label != "none":
+        kind, after = kinds[label]
+        inputs.insert(0, value("class", kind, n, *after))
+    return model(nodes, inputs, value("x", F32, n if rows == 1 else "M", *shape[1:]), weights)
+
+
+def made(z: NDArray[Any], y: NDArray[Any] | None, low: float, high: float, channels: int, nchw: bool) -> NDArray[Any]:
+    """The grey levels, not rounded, of what ``somebodys`` generator makes: [N, 4, 4, C], by numpy."""
+    w, table = (numpy_helper.to_array(weight(name, n, channels * 16)) for name, n in (("w", 6), ("table", 3)))
+    x = z @ w + (0 if y is None else table[y])
+    x = np.tanh(x) if low < 0 else high / (1 + np.exp(-x))
+    levels = (x - low) * (255 / (high - low)) + 0.5
+    return levels.reshape(-1, channels, 4, 4).transpose(0, 2, 3, 1) if nchw else levels.reshape(-1, 4, 4, channels)
+
+
+LABELS = ("none", "int64", "int32", "column", "floats", "onehot", "onehot maps")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("span", [(-1, 1), (0, 1), (0, 255)])
+@pytest.mark.parametrize("latent", [(6,), (6, 1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_latents_ranges_and_channels(
+    export: Callable[..., Any],
+    tmp_path: Path,
+    label: str,
+    latent: tuple[int, ...],
+    span: tuple[float, float],
+    channels: int,
+) -> None:
+    """Half of them are NHWC and half have a fixed batch, in turn, so that each meets each."""
+    number = LABELS.index(label) + len(latent) + channels + int(span[1])
+    nchw, batch = number % 2 == 0, 5 if number % 3 == 0 else None
+    low, high = span
+    told: list[str] = []
+    source = somebodys(label=label, latent=latent, low=low, high=high, channels=channels, nchw=nchw, batch=batch)
+    card = export(source, value_range=None, tell=told.append)
+    assert (card.z_dim, card.width, card.channels) == (6, 4, channels)
+    assert card.class_names == (() if label == "none" else ("0", "1", "2"))
+    assert any(sentence.startswith(f"range: [{low}, {high}], guessed") for sentence in told)
+    assert any(f"with channels {'first' if nchw else 'last'}" in sentence for sentence in told)
+    z, y = np.random.default_rng(3).standard_normal((7, 6)).astype(np.float32), np.arange(7) % 3
+    feeds = {"z": z} if label == "none" else {"z": z, "y": y}
+    found = run(tmp_path / "ours.onnx", feeds).astype(int)
+    expected = made(z, None if label == "none" else y, low, high, channels, nchw)
+    assert np.abs(found - np.floor(expected)).max() <= 1
+    assert found.std(axis=0).max() > 5
+
+
 Broken = tuple[Callable[[], "onnx.ModelProto | bytes"], dict[str, Any], type[GanrtError], str]
 BROKEN: dict[str, Broken] = {
     "no model": (lambda: b"nonsense", {}, TrainingError, "cannot be read as an ONNX model"),
@@ -197,16 +341,47 @@ BROKEN: dict[str, Broken] = {
         UsageError,
         "of its values are outside of 0,0.1; they run from",
     ),
-    "distribution": (float_nchw_proto, {"z_distribution": "cauchy"}, TrainingError, "z_distribution is 'cauchy', not"),
+    "distribution": (
+        float_nchw_proto,
+        {"z_distribution": "cauchy"},
+        UsageError,
+        "z distribution 'cauchy'\nExpected normal or uniform.",
+    ),
+    "labels": (conditional, {"labels": "words"}, UsageError, "labels 'words'\nExpected int or onehot."),
+    "labels that are numbers": (
+        conditional,
+        {"labels": "onehot"},
+        UsageError,
+        "takes class int64 [N]\n--labels int would fit.",
+    ),
     "classes for nothing": (float_nchw_proto, {"class_names": ["a"]}, UsageError, "takes no labels, yet classes are"),
-    "no classes": (conditional, {}, UsageError, "takes labels (class)\nName its classes, in order: --classes a,b,c"),
+    "any number of classes": (
+        lambda: somebodys(label="number"),
+        {},
+        UsageError,
+        "takes labels (class float32 [N, 1]), any number of them\nName its classes, in order: --classes a,b,c.",
+    ),
+    "two inputs of floats": (
+        lambda: renamed_input(somebodys(label="onehot"), "class", "more"),
+        {},
+        UsageError,
+        "takes more float32 [N, 3], noise float32 [N, 6]; which of them are labels is not known",
+    ),
+    "two images a latent": (lambda: somebodys(rows=2), {}, TrainingError, "makes 64 images of 32 latents"),
+    "not finite": (lambda: with_operator("Log"), {}, TrainingError, "makes numbers that are not finite"),
+    "a range that is not clear": (
+        lambda: with_operator("Sinh"),
+        {"value_range": None},
+        UsageError,
+        "the range of its images is not clear: values of 256 samples run from",
+    ),
     "too many classes": (
         conditional,
         {"class_names": ["a", "b", "c", "d"]},
-        TrainingError,
-        "makes no 16 images at once: ",
+        UsageError,
+        "takes labels of 3 classes (class int64 [N]); 4 are named: a, b, c, d\nName them all",
     ),
-    "two latents": (two_latents, {}, TrainingError, "takes z float [N, 8], noise float [N, 8]\nExpected latents"),
+    "two latents": (two_latents, {}, UsageError, "takes z float32 [N, 8], noise float32 [N, 8]; which of them"),
     "labels as floats": (
         lambda: conditional(TensorProto.DOUBLE),
         {"class_names": ["a", "b", "c"]},
@@ -225,12 +400,24 @@ BROKEN: dict[str, Broken] = {
         lambda: model([helper.make_node("Tanh", ["z"], ["x"])], [value("z", F32, "N", 8)], value("x", F32, "N", 8), []),
         {},
         TrainingError,
-        "makes images of shape [16, 8]\nExpected [N, C, H, W] or [N, H, W, C]",
+        "makes images of shape [N, 8]\nExpected [N, C, H, W] or [N, H, W, C]",
     ),
     "two channels": (lambda: float_nchw_proto(channels=2), {}, TrainingError, "Expected 1 (grey) or 3 (RGB) channels"),
-    "layout": (float_nchw_proto, {"layout": "nhwc"}, UsageError, "layout 'nhwc': images have shape [16, 3, 8, 8]"),
+    "layout": (float_nchw_proto, {"layout": "nhwc"}, UsageError, "layout 'nhwc': images have shape [N, 3, 8, 8]"),
     "pixels": (lambda: renamed_type(TensorProto.UINT8), {}, TrainingError, "makes images uint8 [N, 3, 8, 8]"),
-    "fixed batch": (fixed_batch, {}, TrainingError, "makes no 16 images at once: "),
+    "a batch in its constants": (
+        lambda: somebodys(batch=4, batch_in="constant"),
+        {},
+        TrainingError,
+        "its batch is fixed at 4, and its graph does not take another: ",
+    ),
+    "a batch in a reshape": (
+        lambda: somebodys(batch=4, batch_in="reshape"),
+        {},
+        TrainingError,
+        "its batch is fixed at 4, and the Reshape that makes 'shaped' knows no other\nExport it with a dynamic batch",
+    ),
+    "two batches": (two_batches, {}, TrainingError, "Expected the same number of rows of each input."),
     "random inside": (
         lambda: with_operator("RandomNormalLike"),
         {},

@@ -231,7 +231,8 @@ def _labels(network: nn.Module, said: Said) -> Iterator[Input]:
     """The forms that labels may have."""
     if said.labels != "onehot":
         yield Input("y", "int64", ())
-        yield Input("y", "int64", (1,))
+        if said.labels or _tables(network):  # else a network of one-hot labels may take it for one number more
+            yield Input("y", "int64", (1,))
     if said.labels != "int" and (count := len(said.class_names) or max(_tables(network), default=0)):
         yield Input("y", "float32", (count,))
         yield Input("y", "float32", (count, 1, 1))
