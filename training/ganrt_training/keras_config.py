@@ -137,7 +137,24 @@ def _model(reader: _Reader, name: str, config: dict[str, Any], depth: int) -> di
         if not made["input_layers"] or not made["output_layers"]:
             reader.refuse("its description lacks inputs or outputs", _DAMAGED)
     made["layers"] = [_layer(reader, layer, depth + 1) for layer in layers]
+    if reader.keras_2 and name != "Sequential":
+        _count_calls_from_zero(made)
     return made
+
+
+def _count_calls_from_zero(model: dict[str, Any]) -> None:
+    """For Keras 2, a model had been called once, to make it, when it was first used inside of another."""
+    nested = {layer.get("name"): layer["class_name"] for layer in model["layers"] if layer["class_name"] in _MODELS}
+    calls = [entry for layer in model["layers"] for node in layer.get("inbound_nodes", ()) for entry in node]
+    ends = [end for end in model["output_layers"] if _is_source(end)]
+    for name, kind in nested.items():
+        used = [entry for entry in calls if _is_source(entry) and entry[0] == name]
+        made = [end for end in ends if end[0] == name]
+        if min((entry[1] for entry in [*used, *made]), default=0) >= 1:
+            for entry in used:
+                entry[1] -= 1
+            for end in made if kind == "Sequential" else ():  # for an output, Keras 3 counts a Functional so itself
+                end[1] -= 1
 
 
 def _has_input(layer: object) -> bool:
@@ -195,6 +212,8 @@ def _in_words_of_keras_3(reader: _Reader, name: str, config: dict[str, Any], cal
         reader.refuse(f"{called} is a {name} in groups, which Keras 3 has not")
     if name == "Embedding":
         config.pop("input_length", None)
+    if name == "GaussianNoise":
+        config["stddev"] = 0.0  # it does nothing after training, and Keras 3 takes at most 1
 
 
 def _dtype(reader: _Reader, value: object, called: str, layer: str) -> str | None:

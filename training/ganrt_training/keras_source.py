@@ -133,7 +133,8 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
     except TrainingError:
         raise
     except Exception as error:  # Keras raises what its layers meet
-        raise TrainingError(f"{where}: Keras {keras.__version__} does not load it: {error!s:.600}", hint) from error
+        reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip()  # before it, the whole description
+        raise TrainingError(f"{where}: Keras {keras.__version__} does not load it: {reason:.300}", hint) from error
     return model
 
 
@@ -199,7 +200,8 @@ class _Called(nn.Module):
 
     def __init__(self, keras: Any, model: Any) -> None:
         super().__init__()
-        self.model, self._keras, self._form = model, keras, model.input
+        self.model, self._keras = model, keras
+        self._form = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
     def forward(self, *inputs: Tensor) -> Tensor:
         with self._keras.device("cpu"):
