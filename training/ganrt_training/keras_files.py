@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
@@ -44,12 +44,12 @@ INSTALL = "Install the extra: pip install 'ganrt[keras]'"
 class KerasFile:
     """A file's model: its description, made safe, and its weights as an HDF5 file that holds nothing else.
 
-    ``names`` are those of the weights, layer by layer in the order of the file, where it has them (Keras 2's format).
+    ``names`` are those of the weights of each layer, in the order of the file, where it has them (Keras 2's format).
     """
 
     config: dict[str, Any]
     weights: bytes
-    names: tuple[tuple[str, ...], ...] | None
+    names: dict[str, tuple[str, ...]] | None
 
 
 def read_keras(data: bytes, where: str) -> KerasFile:
@@ -63,7 +63,7 @@ def read_keras(data: bytes, where: str) -> KerasFile:
     if data.startswith(_HDF5):
         return _read_hdf5(data, where)
     known = looks_like(data)
-    found = f"looks like {known[0]}" if known else "is neither HDF5 nor a zip archive"
+    found = f"looks like {known[0]}" if known and data else "is neither HDF5 nor a zip archive"
     raise TrainingError(
         f"{where}: is no file of Keras: it {found}", "Name a file that model.save wrote: .h5 or .keras."
     )
@@ -114,9 +114,9 @@ def _read_hdf5(data: bytes, where: str) -> KerasFile:
         checked = checked_config(config, where, keras_2=keras_2)
         if file.get("model_weights", getclass=True, getlink=True) is None:
             _refuse(where, "has no model_weights", _AGAIN)
-        names: list[tuple[str, ...]] = []
+        names: dict[str, tuple[str, ...]] = {}
         weights = _copied(file, where, top="model_weights", names=names)
-        return KerasFile(checked, weights, tuple(names))
+        return KerasFile(checked, weights, names)
 
     found: KerasFile = _with_hdf5(data, where, take)
     return found
@@ -131,7 +131,7 @@ def _with_hdf5(data: bytes, where: str, take: Callable[[Any], Any]) -> Any:
         _refuse(where, f"is damaged: {error!s:.200}", _AGAIN)
 
 
-def _copied(file: Any, where: str, *, top: str = "", names: list[tuple[str, ...]] | None = None) -> bytes:
+def _copied(file: Any, where: str, *, top: str = "", names: dict[str, tuple[str, ...]] | None = None) -> bytes:
     """The group ``top`` of a file, as a file of its own. ``names`` receives those of each layer's weights."""
     h5py = _h5py()
     counted = [0, 0]  # objects, bytes
@@ -176,7 +176,7 @@ def _copied(file: Any, where: str, *, top: str = "", names: list[tuple[str, ...]
         walk(source, made, top, 0)
         if names is not None:
             for layer in _listed(made.attrs, "layer_names"):
-                names.append(tuple(_listed(made[layer].attrs, "weight_names")))
+                names[layer] = tuple(_listed(made[layer].attrs, "weight_names"))
     return copy.getvalue()
 
 
@@ -244,6 +244,16 @@ def _is_keras_2(version: object) -> bool:
 
 def _refuse(where: str, what: str, hint: str) -> NoReturn:
     raise TrainingError(f"{where}: {what}", hint)
+
+
+def in_order(weights: bytes, layers: Sequence[str]) -> bytes:
+    """The weights of a KerasFile with ``names``, for a reader that takes ``layers`` in this order."""
+    copy = io.BytesIO(weights)
+    with _h5py().File(copy, "r+") as file:
+        for name in [name for name in file.attrs if name.startswith("layer_names")]:
+            del file.attrs[name]
+        file.attrs.create("layer_names", [layer.encode() for layer in layers], dtype=_h5py().string_dtype())
+    return copy.getvalue()
 
 
 def _h5py() -> Any:

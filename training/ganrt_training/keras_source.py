@@ -23,7 +23,7 @@ from ganrt.contract import ALLOWED_OPS
 from ganrt.errors import MissingExtra, TrainingError
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input
-from ganrt_training.keras_files import INSTALL, MAX_BYTES, KerasFile, read_keras
+from ganrt_training.keras_files import INSTALL, MAX_BYTES, KerasFile, in_order, read_keras
 
 _DTYPES = ("float32", "int32", "int64")
 _TAKEN_OPS = ALLOWED_OPS | {"BatchNormalization", "Dropout"}  # the last two are folded away
@@ -125,10 +125,9 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
                     f"{where}: does not say the shape of its inputs",
                     "Put a keras.Input in front of its first layer, load the weights and save it again.",
                 )
-            if file.names is not None:
-                _check_order(model, file.names, where)
+            data = file.weights if file.names is None else in_order(file.weights, _order(model, file.names, where))
             weights = Path(folder) / f"generator{ending}"
-            weights.write_bytes(file.weights)
+            weights.write_bytes(data)
             model.load_weights(str(weights))
     except TrainingError:
         raise
@@ -138,23 +137,29 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
     return model
 
 
-def _check_order(model: Any, names: tuple[tuple[str, ...], ...], where: str) -> None:
-    """Weights without paths are taken in order: names tell whether the order is the same, as shapes alone do not."""
-    saved = [[_tail(name) for name in layer] for layer in names if layer]
-    layers = [(layer.name, [*layer.trainable_weights, *layer.non_trainable_weights]) for layer in model.layers]
-    wanted = [(name, [_tail(weight.name) for weight in weights]) for name, weights in layers if weights]
-    if len(saved) != len(wanted):
+def _order(model: Any, names: dict[str, tuple[str, ...]], where: str) -> list[str]:
+    """The layers with weights, in the order in which Keras asks for them.
+
+    It takes them by their place, and so would take one layer's for another's, or beta for gamma, where shapes are
+    equal; their names tell.
+    """
+    saved = {layer: [_tail(name) for name in listed] for layer, listed in names.items() if listed}
+    layers = {layer.name: [*layer.trainable_weights, *layer.non_trainable_weights] for layer in model.layers}
+    wanted = {layer: [_tail(weight.name) for weight in weights] for layer, weights in layers.items() if weights}
+    if set(saved) != set(wanted):
         raise TrainingError(
-            f"{where}: has weights for {len(saved)} layers, and its description {len(wanted)} layers with weights",
+            f"{where}: has weights of {', '.join(saved) or 'no layer'}, and its description layers with weights "
+            f"called {', '.join(wanted) or 'nothing'}",
             "Save the model again with model.save.",
         )
-    for found, (name, expected) in zip(saved, wanted, strict=True):
-        if found != expected:
+    for layer, expected in wanted.items():
+        if saved[layer] != expected:
             raise TrainingError(
-                f"{where}: the weights of its layer {name!r} are {', '.join(found)}; "
+                f"{where}: the weights of its layer {layer!r} are {', '.join(saved[layer])}; "
                 f"expected, in this order, {', '.join(expected)}",
                 'Set trainable = True on the model and save it again, best as one file: model.save("generator.keras").',
             )
+    return list(wanted)
 
 
 def _tail(name: str) -> str:
