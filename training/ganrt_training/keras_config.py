@@ -133,7 +133,9 @@ def _model(reader: _Reader, name: str, config: dict[str, Any], depth: int) -> di
                 layers = [{"class_name": "InputLayer", "config": described}, *layers]
     else:
         for key in ("input_layers", "output_layers"):
-            made[key] = _plain(reader, config.get(key), "its ends")
+            ends = config.get(key)
+            named = isinstance(ends, dict) and all(_is_source(end) for end in ends.values())
+            made[key] = _plain(reader, list(ends.values()) if named and isinstance(ends, dict) else ends, f"its {key}")
         if not made["input_layers"] or not made["output_layers"]:
             reader.refuse("its description lacks inputs or outputs", _DAMAGED)
     made["layers"] = [_layer(reader, layer, depth + 1) for layer in layers]
