@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from PIL import Image
 
@@ -45,7 +46,9 @@ OPTIONS = {
     "doctor": "--json",
     "recipes": "",
     "train": "--data --run-dir --seed --device --minutes --mode --background --on-corrupt --split --dry-run",
-    "export": "--out --name --card --quality --range --classes --layout --precision --overwrite",
+    "export": """--out --torch --weights --torch-args --key --z-shape --range --classes --labels --layout
+        --z-distribution --name --description --data --data-licence --licence --card --quality --precision
+        --overwrite""",
 }
 SMALLEST = "width=2 z_dim=4 batch_size=16 total_kimg=0.032 tick_kimg=0.016 snapshot_kimg=0.032"
 
@@ -568,8 +571,59 @@ def test_a_float_generator_is_wrapped_by_export(run: Run) -> None:
     Path("float.onnx").write_bytes(float_nchw_proto().SerializeToString())
     well(run("export", "float.onnx", "--range=-1,1", "--out", "fit.onnx", "--name", "mine"))
     assert "name: mine" in well(run("inspect", "fit.onnx")).out
-    assert run("export", "float.onnx", "--out", "fit2.onnx").code == 2
     assert run("export", "float.onnx", "--range=white", "--out", "fit2.onnx").code == 2
+    ended = run("export", "float.onnx", "--range=0,0.1", "--out", "fit2.onnx")
+    assert ended.code == 2 and "Pass the --range that its training images had" in ended.err
+    Path("card.json").write_text('{"licence": "MIT", "data": "faces"}')
+    texts = ("--card", "card.json", "--licence", "CC0", "--description", "Theirs.")
+    told = well(run("export", "float.onnx", "--out", "fit2.onnx", "--precision", "fp16", *texts))
+    assert re.search(r"^range: \[-1, 1\], guessed: .* --range=-1,1 fixes it$", told.out, re.MULTILINE)
+    shown = well(run("inspect", "fit2.onnx")).out
+    assert re.search(r"licence: CC0", shown) and "data: faces" in shown and "description: Theirs." in shown
+    assert "precision: float16" in shown
+
+
+def test_pytorch_code_and_weights_are_exported(run: Run) -> None:
+    Path("theirs.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.ConvTranspose2d):\n"
+        "    def forward(self, z):\n        return super().forward(z).tanh()\n"
+    )
+    torch.save({"g": torch.nn.ConvTranspose2d(6, 3, 8).state_dict()}, "weights.pth")
+    command = ("export", "--torch", "theirs.py:Net", "--torch-args", "[6, 3, 8]", "--weights", "weights.pth")
+    told = well(run(*command, "--out", "net.onnx", "--key", "g", "--z-shape", "6,1,1", "--range=-1,1")).out.splitlines()
+    assert told[0].startswith("takes latents z float32 [N, 6, 1, 1]; makes images [N, 3, 8, 8], 8x8 RGB")
+    assert told[1].startswith("net.onnx: net, equal to its source: {")
+    assert told[2:] == ["next: ganrt generate --n 1000 --out DIR --model ./net.onnx"]
+    well(run("generate", "--n", "8", "--out", "made", "--model", "./net.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("export --out a.onnx", "what to export is missing\n  Name a run folder or a file, or --torch MODULE:CALLABLE"),
+        ("export float.onnx", "--out is missing\n  Name the file to write: --out generator.onnx"),
+        ("export a.onnx --torch a:B --weights w.pt --out b.onnx", "a.onnx and --torch: two sources\n  Name one"),
+        ("export --torch a:B --out b.onnx", "--weights is missing\n  Name the file of the network's weights"),
+        ("export float.onnx --key g --out b.onnx", "--key does not apply without --torch\n  Name the code that makes"),
+        ("export w.pth --out b.onnx", "w.pth: weights alone do not say what network they belong to\n  Name the code"),
+        ("export saved --out b.onnx", "saved: is a model of TensorFlow's own\n  Load it in TensorFlow and save it"),
+        ("export m.tflite --out b.onnx", "m.tflite: is a model of TensorFlow's own"),
+        ("export runs/a --labels int", "--labels does not apply to a run\n  The run knows it: leave it out."),
+        ("export done.onnx --out b.onnx --licence MIT", "a text for the card does not apply: done.onnx has a card"),
+        ("export done.onnx --out b.onnx --z-distribution normal", "--z-distribution does not apply: done.onnx has"),
+        ("export --torch a:B --weights w.pt --z-shape x --out b.onnx", "z shape 'x'\n  Expected sizes after N, as in"),
+        ("export float.onnx --labels words --out b.onnx", "labels 'words'\n  Expected int or onehot."),
+    ],
+)
+def test_exports_that_cannot_be_meant(run: Run, command: str, message: str) -> None:
+    Path("float.onnx").write_bytes(float_nchw_proto().SerializeToString())
+    Path("done.onnx").write_bytes(tiny_model())
+    Path("saved").mkdir()
+    Path("saved/saved_model.pb").touch()
+    ended = run(*shlex.split(command))
+    assert ended.code == 2
+    assert message in ended.err
+    assert not Path("b.onnx").exists()
 
 
 def test_a_reader_that_leaves_early_is_no_traceback(run: Run) -> None:
@@ -834,6 +888,7 @@ main()
         ("torch", ["export", "r", "--out", "a.onnx"]),
         ("torch", ["recipes"]),
         ("onnx", ["export", "r", "--out", "a.onnx"]),
+        ("torch", ["export", "--torch", "a:B", "--weights", "w.pt", "--out", "a.onnx"]),
         ("safetensors", ["train", "cgan_projection_28", "--data", "d", "--run-dir", "r"]),
     ],
 )
