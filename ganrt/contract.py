@@ -209,7 +209,8 @@ def _check_defaults(card: Card, initializers: Mapping[str, Message], where: str)
         fits = tensor.integers(1) == shape and tensor.integer(2) == kind
         if fits:
             held = numbers(tensor)
-            fits = bool(((held.view("u1") if held.dtype.kind == "V" else held) == value).all())  # raw bools have no type
+            held = held.view("u1") if held.dtype.kind == "V" else held  # raw bools come untyped
+            fits = bool((held == value).all())
         if not fits:
             raise ContractError(f"{where}: the initializer of {name} is not the {said}", _AGAIN)
 

@@ -109,7 +109,7 @@ class Generator(Network):
         return self._all_images(feeds, {} if psi is None else {"psi": np.array(psi, np.float32)})
 
     def w(self, z: ArrayLike, y: ArrayLike | None = None, psi: float | None = None) -> NDArray[np.float32]:
-        """What the mapping network makes of latents: w float32 [N, num_ws, w_dim], one for each layer, after truncation.
+        """What the mapping network makes of latents, after truncation: float32 [N, num_ws, w_dim], a w for each layer.
 
         Arguments as for a call. Raises UsageError, also where the card has no w; InferenceError.
         """

@@ -37,7 +37,7 @@ def check_has_w(card: Card) -> None:
     if not card.num_ws:
         raise UsageError(
             f"generator {card.name} has no w: only those exported from StyleGAN have",
-            "Walk between its latents instead: ganrt interpolate. An older StyleGAN2 export needs a new one of its run.",
+            "Interpolating works without: ganrt interpolate. If it is an older StyleGAN2 export, export its run again.",
         )
 
 
