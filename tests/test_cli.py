@@ -43,6 +43,10 @@ OPTIONS = {
     "merge": "",
     "bench": "--out --batch --workers --threads --seconds --device --json",
     "doctor": "--json",
+    "interpolate": """--out --seeds --frames --classes --psi --latent-std --space --loop --square --fps --size
+        --device""",
+    "style-mix": "--out --rows --cols --layers --classes --psi --device",
+    "explain": "--seed --classes --psi --latent-std --part --model --out --device --json",
     "recipes": "",
     "train": "--data --run-dir --seed --device --minutes --mode --background --on-corrupt --split --dry-run",
     "export": "--out --name --card --quality --range --classes --layout --precision --overwrite",
