@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ganrt.animation import MAX_FPS, check_writer, enlarged, shown_size, write_animation
 from ganrt.card import LATENTS, check_kind
@@ -163,7 +163,7 @@ def images_at(
     return images
 
 
-def slerp(a: NDArray[Any], b: NDArray[Any], t: NDArray[Any] | float) -> NDArray[np.float32]:
+def slerp(a: ArrayLike, b: ArrayLike, t: ArrayLike) -> NDArray[np.float32]:
     """From a to b, float [D], on the sphere: float32 [len(t), D] at the shares ``t`` of 0 to 1 of the angle.
 
     The direction turns evenly in the plane of both, the norm goes evenly from that of a to that of b, and so is never
@@ -173,7 +173,7 @@ def slerp(a: NDArray[Any], b: NDArray[Any], t: NDArray[Any] | float) -> NDArray[
     share = np.atleast_1d(np.asarray(t, np.float64))[:, None]
     start, end = np.asarray(a, np.float64), np.asarray(b, np.float64)
     norms = float(np.linalg.norm(start)), float(np.linalg.norm(end))
-    straight = (1 - share) * start + share * end
+    straight: NDArray[np.float64] = (1 - share) * start + share * end
     if not min(norms) or len(start) < 2:
         return straight.astype(np.float32)
     unit, other = start / norms[0], end / norms[1]
@@ -188,15 +188,16 @@ def slerp(a: NDArray[Any], b: NDArray[Any], t: NDArray[Any] | float) -> NDArray[
         across = axis - (unit @ axis) * unit
     across /= np.linalg.norm(across)
     turned = np.cos(share * angle) * unit + np.sin(share * angle) * across
-    path = ((1 - share) * norms[0] + share * norms[1]) * turned
+    path: NDArray[np.float64] = ((1 - share) * norms[0] + share * norms[1]) * turned
     path[share[:, 0] == 0], path[share[:, 0] == 1] = start, end
     return path.astype(np.float32)
 
 
-def lerp(a: NDArray[Any], b: NDArray[Any], t: NDArray[Any] | float) -> NDArray[np.float32]:
+def lerp(a: ArrayLike, b: ArrayLike, t: ArrayLike) -> NDArray[np.float32]:
     """From a to b, of one shape, in a straight line: float32 [len(t), ...]."""
     share = np.atleast_1d(np.asarray(t, np.float64)).reshape(-1, *(1,) * np.ndim(a))
-    return ((1 - share) * a + share * b).astype(np.float32)
+    path: NDArray[np.float64] = (1 - share) * np.asarray(a) + share * np.asarray(b)
+    return path.astype(np.float32)
 
 
 def _between(generator: Generator, a: NDArray[Any], b: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import ganrt
@@ -116,7 +117,10 @@ def test_parts_of_a_dataset_are_named(tmp_path: Path) -> None:
     told = ganrt.explain(tmp_path / "data", 7, part="two", model=model, device="cpu")
     assert (told.seed, told.file) == (2, "b/two-00000007.png")
     assert (tmp_path / "data" / told.file).exists()
-    for part, said in ((None, "has 2 parts\nSay which: --part, one of 'one', 'two'."), ("x", "has no part 'x'\nIt has")):
+    for part, said in (
+        (None, "has 2 parts\nSay which: --part, one of 'one', 'two'."),
+        ("x", "has no part 'x'\nIt has"),
+    ):
         with pytest.raises(UsageError) as raised:
             ganrt.explain(tmp_path / "data", 7, part=part, model=model)
         assert said in str(raised.value)
@@ -148,7 +152,7 @@ def test_neighbours_have_the_norm_of_z_and_stay_in_the_range_of_uniform_ones(
 ) -> None:
     from ganrt import explanation
 
-    seen: list[np.ndarray] = []
+    seen: list[NDArray[np.float32]] = []
     real = explanation.images_at
     monkeypatch.setattr(explanation, "images_at", lambda g, z, *more: (seen.append(z), real(g, z, *more))[1])
     told = ganrt.explain(model_file(tmp_path), 5, out=tmp_path / "a.png", device="cpu")

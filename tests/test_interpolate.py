@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 import ganrt
+from ganrt.encode import Pixels
 from ganrt.errors import MissingExtra, UnknownClass, UsageError
 from ganrt.latents import latents
 from ganrt.walks import images_at, lerp, slerp
-from tests.models import tiny_card, tiny_model
+from tests.models import tiny_model, tiny_translator
 
 Make = Callable[..., ganrt.Generator]
 
@@ -32,7 +34,7 @@ def tiny(tmp_path: Path) -> Make:
     return make
 
 
-def frames_of(path: Path) -> list[np.ndarray]:
+def frames_of(path: Path) -> list[Pixels]:
     """The frames of a GIF or WebP as RGB."""
     with Image.open(path) as image:
         return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
@@ -170,6 +172,7 @@ def test_an_animation_holds_every_frame_enlarged_by_whole_pixels(
         wanted = np.repeat(image, 3, axis=2) if channels == 1 else image
         assert np.array_equal(frame, wanted.repeat(32, axis=0).repeat(32, axis=1))  # 160 colours: none is lost
     with Image.open(out) as image_file:
+        image_file.load()
         assert image_file.info["loop"] == 0
         assert image_file.info["duration"] == 50
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".onnx"] == [out.name]
@@ -210,7 +213,9 @@ def test_mp4_without_its_package_says_how_to_get_it(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtra, match=r"mp4 needs the package av\nInstall the extra: pip install 'ganrt\[video\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"mp4 needs the package av\nInstall the extra: pip install 'ganrt\[video\]'"
+    ):
         ganrt.interpolate(tiny(), tmp_path / "walk.mp4", seeds=[1, 2])
     assert not (tmp_path / "walk.mp4").exists()
 
@@ -251,7 +256,7 @@ def test_a_square_has_the_four_seeds_at_its_corners(tiny: Make, tmp_path: Path, 
 
 # Errors -------------------------------------------------------------------------------------------------------------
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"out": "walk.avi"}, "walk.avi ends in none of .gif, .webp, .mp4 and .png\nName an animation"),
     ({"out": "no/walk.gif"}, "no is no folder\nMake it first"),
     ({"seeds": [1]}, "1 seeds\nGive two at least."),
@@ -277,11 +282,11 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
 def test_what_cannot_be_meant_is_told(
-    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], said: str
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as raised:
-        ganrt.interpolate(tiny(), **{"seeds": [1, 2], **arguments})  # type: ignore[arg-type]
+        ganrt.interpolate(tiny(), **{"seeds": [1, 2], **arguments})
     assert str(raised.value).startswith(said)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
 
@@ -289,4 +294,6 @@ def test_what_cannot_be_meant_is_told(
 def test_a_class_that_there_is_not_and_a_generator_of_the_other_kind(tiny: Make, tmp_path: Path) -> None:
     with pytest.raises(UnknownClass, match="generator tiny has no class 'd'"):
         ganrt.interpolate(tiny(), seeds=[1, 2], classes="d")
-    assert tiny_card().num_ws == 0
+    (tmp_path / "translator.onnx").write_bytes(tiny_translator())
+    with pytest.raises(UsageError, match="it takes images, not latents"):
+        ganrt.interpolate(tmp_path / "translator.onnx", device="cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_layers_are_named_by_number_and_by_third(layers: str, num_ws: int, chose
     assert choose_layers(layers, num_ws) == chosen
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"layers": "5"}, "layers '5'\nThere are the layers 0 to 4."),
     ({"layers": "3-1"}, "layers '3-1'\nThere are the layers 0 to 4."),
     ({"layers": "course"}, "layers 'course'\nExpected coarse, middle, fine, or numbers as in 0-3 or 0,2,5."),
@@ -225,10 +226,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
 def test_what_cannot_be_meant_is_told(
-    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], said: str
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as raised:
-        ganrt.style_mix(tiny(), **arguments)  # type: ignore[arg-type]
+        ganrt.style_mix(tiny(), **arguments)
     assert str(raised.value).startswith(said)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]

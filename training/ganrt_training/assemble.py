@@ -104,7 +104,8 @@ def set_inputs(model: onnx.ModelProto, z_dim: int, classes: bool, psi: bool = Fa
 
 def declare_w(model: onnx.ModelProto, num_ws: int, w_dim: int) -> None:
     """Declares w float32 [N, num_ws, w_dim] and w_given bool as inputs that may be left out, w_mapped as an output."""
-    graph, shape = model.graph, ["N", num_ws, w_dim]
+    graph = model.graph
+    shape: list[str | int | None] = ["N", num_ws, w_dim]
     graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, shape))
     graph.input.append(helper.make_tensor_value_info("w_given", TensorProto.BOOL, []))
     graph.initializer.append(numpy_helper.from_array(np.zeros((1, num_ws, w_dim), np.float32), "w"))
