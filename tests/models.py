@@ -111,7 +111,7 @@ def tiny_proto(
         latent = "conditioned"
     outputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])]
     if num_ws:
-        shape = ["N", num_ws, w_dim]
+        shape: list[str | int | None] = ["N", num_ws, w_dim]
         inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, shape))
         inputs.append(helper.make_tensor_value_info("w_given", TensorProto.BOOL, []))
         outputs.append(helper.make_tensor_value_info("w_mapped", TensorProto.FLOAT, shape))

@@ -46,7 +46,8 @@ def frames_of(path: Path) -> list[Pixels]:
 def test_keyframes_are_sample_0_of_each_seed_byte_for_byte(tiny: Make) -> None:
     generator = tiny(psi=True)
     walk = ganrt.interpolate(generator, seeds=[5, 6, 7], frames=4, psi=0.5)
-    assert (walk.shape, walk.dtype) == ((9, 8, 8, 3), np.uint8)
+    assert walk.shape == (9, 8, 8, 3)
+    assert walk.dtype == np.uint8
     for place, seed in ((0, 5), (4, 6), (8, 7)):
         assert np.array_equal(walk[place : place + 1], generator.sample(1, seed=seed, psi=0.5))
 
@@ -92,7 +93,7 @@ def test_slerp_keeps_norms_and_turns_evenly() -> None:
     for _ in range(20):
         a, b = random.standard_normal(16), 3 * random.standard_normal(16)
         path = slerp(a, b, np.linspace(0, 1, 9)).astype(np.float64)
-        assert np.array_equal(path[[0, -1]].astype(np.float32), np.float32([a, b]))
+        assert np.array_equal(path[[0, -1]].astype(np.float32), np.array([a, b], np.float32))
         norms = np.linalg.norm(path, axis=1)
         assert np.all(np.diff(norms) > -1e-5) or np.all(np.diff(norms) < 1e-5)
         units = path / norms[:, None]

@@ -43,7 +43,7 @@ def stylegan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("stylegan")
     recipe = smallest("stylegan2_32", "conditional=false", "image_size=16")
     players = players_of(recipe, 3)
-    players.averaged.w_avg.normal_()  # type: ignore[operator, union-attr]
+    players.averaged.w_avg.normal_()  # type: ignore[operator]
     [(out, card)] = export_run(snapshot_of(recipe, players, folder, 3), folder / "style.onnx").items()
     assert (card.num_ws, card.w_dim, card.psi) == (5, 6, True)
     assert card.parity["w_max"] <= 1e-4
@@ -61,7 +61,8 @@ def test_images_of_w_fed_back_are_those_of_z(tiny: Make, class_names: tuple[str,
     z, y = latents(3, 0, 7, 8), np.arange(7) % 3 if class_names else None
     for psi in (None, 0.5, 1.0):
         w = generator.w(z, y, psi)
-        assert (w.shape, w.dtype) == ((7, 5, 6), np.float32)
+        assert w.shape == (7, 5, 6)
+        assert w.dtype == np.float32
         assert np.array_equal(generator.from_w(w), generator(z, y, psi))
         assert not np.array_equal(generator.from_w(w[::-1]), generator(z, y, psi))
     assert not np.array_equal(generator.w(z, y, 0.5), generator.w(z, y))
