@@ -16,9 +16,10 @@ from PIL import Image
 
 import ganrt
 from ganrt import cli
-from ganrt.encode import decode
+from ganrt.encode import Pixels, decode
 from ganrt.errors import DatasetError, GanrtError, UnknownClass, UnknownModel, UsageError
 from ganrt.latents import latents
+from ganrt.walks import images_at
 from tests.datasets import contents, make, model_file
 from tests.models import tiny_model
 
@@ -60,7 +61,8 @@ def test_a_sample_of_a_generator_is_what_generate_makes(run: Run, tmp_path: Path
     told = ganrt.explain(model, 77, seed=9, classes="c,a", psi=0.5, latent_std=0.8, device="cpu")
     assert (told.model, told.index, told.seed, told.label, told.class_name) == ("tiny", 77, 9, 0, "a")
     assert (told.psi, told.latent_std, told.file) == (0.5, 0.8, "a/00000077.png")
-    assert (told.z.dtype, told.z.shape) == (np.float32, (8,))
+    assert told.z.shape == (8,)
+    assert told.z.dtype == np.float32
     assert np.array_equal(told.z, latents(9, 77, 1, 8, std=0.8)[0])
     generator = ganrt.load(model, device="cpu")
     sample = generator.sample(1, seed=9, start=77, classes="c,a", psi=0.5, latent_std=0.8)
@@ -117,12 +119,13 @@ def test_parts_of_a_dataset_are_named(tmp_path: Path) -> None:
     told = ganrt.explain(tmp_path / "data", 7, part="two", model=model, device="cpu")
     assert (told.seed, told.file) == (2, "b/two-00000007.png")
     assert (tmp_path / "data" / told.file).exists()
-    for part, said in (
+    cases: list[tuple[str | None, str]] = [
         (None, "has 2 parts\nSay which: --part, one of 'one', 'two'."),
-        ("x", "has no part 'x'\nIt has"),
-    ):
+        ("x", "has no part 'x'\nIt has: 'one', 'two'."),
+    ]
+    for name, said in cases:
         with pytest.raises(UsageError) as raised:
-            ganrt.explain(tmp_path / "data", 7, part=part, model=model)
+            ganrt.explain(tmp_path / "data", 7, part=name, model=model)
         assert said in str(raised.value)
 
 
@@ -150,11 +153,13 @@ def test_the_picture_has_the_image_in_the_middle_and_neighbours_at_growing_angle
 def test_neighbours_have_the_norm_of_z_and_stay_in_the_range_of_uniform_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ganrt import explanation
-
     seen: list[NDArray[np.float32]] = []
-    real = explanation.images_at
-    monkeypatch.setattr(explanation, "images_at", lambda g, z, *more: (seen.append(z), real(g, z, *more))[1])
+
+    def watched(generator: ganrt.Generator, z: NDArray[np.float32], *more: Any) -> Pixels:
+        seen.append(z)
+        return images_at(generator, z, *more)
+
+    monkeypatch.setattr("ganrt.explanation.images_at", watched)
     told = ganrt.explain(model_file(tmp_path), 5, out=tmp_path / "a.png", device="cpu")
     z, angles = told.z.astype(np.float64), np.deg2rad([-60, -45, -30, -15, 15, 30, 45, 60])
     norm = np.linalg.norm(z)
