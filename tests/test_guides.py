@@ -49,8 +49,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_the_commands_of_the_guide_to_exploring_parse() -> None:
     commands: Any = typer.main.get_command(cli.app)
     guide = (DOCS / "exploring.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for kind, text in blocks if not kind for line in text.splitlines()]
     assert len(lines) >= 7
     for line in lines:
         _, name, *arguments = shlex.split(line)
