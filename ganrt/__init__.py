@@ -37,13 +37,16 @@ if TYPE_CHECKING:
         UnknownModel,
         UsageError,
     )
+    from ganrt.explanation import Explanation, explain
     from ganrt.generation import Progress, Report, generate
     from ganrt.generator import Batch, Generator, load
     from ganrt.grid import preview
     from ganrt.manifest import merge
     from ganrt.models import Model, list_models
+    from ganrt.style_mixing import StyleMix, style_mix
     from ganrt.translator import Translator, load_translator
     from ganrt.verification import Damage, verify
+    from ganrt.walks import interpolate
 
 __all__ = [
     "Batch",
@@ -56,6 +59,7 @@ __all__ = [
     "DatasetLocked",
     "DatasetMismatch",
     "DeviceUnavailable",
+    "Explanation",
     "Forecast",
     "GanrtError",
     "Generator",
@@ -69,18 +73,22 @@ __all__ = [
     "Speed",
     "StorageError",
     "StorageFull",
+    "StyleMix",
     "Translator",
     "UnknownClass",
     "UnknownModel",
     "UsageError",
     "bench",
+    "explain",
     "forecast",
     "generate",
+    "interpolate",
     "list_models",
     "load",
     "load_translator",
     "merge",
     "preview",
+    "style_mix",
     "verify",
 ]
 
@@ -95,6 +103,7 @@ _WHERE = {
     "DatasetLocked": "errors",
     "DatasetMismatch": "errors",
     "DeviceUnavailable": "errors",
+    "Explanation": "explanation",
     "Forecast": "dry_run",
     "GanrtError": "errors",
     "Generator": "generator",
@@ -108,18 +117,22 @@ _WHERE = {
     "Speed": "benchmark",
     "StorageError": "errors",
     "StorageFull": "errors",
+    "StyleMix": "style_mixing",
     "Translator": "translator",
     "UnknownClass": "errors",
     "UnknownModel": "errors",
     "UsageError": "errors",
     "bench": "benchmark",
+    "explain": "explanation",
     "forecast": "dry_run",
     "generate": "generation",
+    "interpolate": "walks",
     "list_models": "models",
     "load": "generator",
     "load_translator": "translator",
     "merge": "manifest",
     "preview": "grid",
+    "style_mix": "style_mixing",
     "verify": "verification",
 }
 

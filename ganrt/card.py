@@ -24,7 +24,8 @@ IMAGES = "image-to-image"
 COLOURS = {1: "grey", 3: "RGB"}  # by channels
 MAX_BYTES = 1 << 20
 MAX_CLASSES = 100_000
-MAX_Z_DIM = 1 << 16
+MAX_Z_DIM = 1 << 16  # of w_dim too
+MAX_NUM_WS = 256
 MAX_SIDE = 1 << 14
 MAX_SCALE = 16
 _MAX_TEXT = 20_000
@@ -33,7 +34,7 @@ _MAX_DEPTH = 8
 # The fields that only the other kind has, and what they hold in a card of this kind.
 _OTHERS: dict[str, dict[str, Any]] = {
     LATENTS: {"scale": 1, "in_channels": 0},
-    IMAGES: {"z_dim": 0, "z_distribution": "normal", "class_names": [], "psi": False},
+    IMAGES: {"z_dim": 0, "z_distribution": "normal", "class_names": [], "psi": False, "num_ws": 0, "w_dim": 0},
 }
 
 
@@ -46,7 +47,8 @@ class Card:
 
     One that is latent-to-image takes latents of ``z_dim`` numbers; ``z_distribution`` is ``normal`` (mean 0,
     deviation 1) or ``uniform`` (-1 to 1). ``class_names`` is empty for an unconditional generator, and label i
-    means ``class_names[i]``. ``psi`` says whether the generator takes a truncation.
+    means ``class_names[i]``. ``psi`` says whether the generator takes a truncation. ``num_ws`` is how many layers
+    take a w of ``w_dim`` numbers, where the generator can be given w in place of z; 0 and 0 where it cannot.
 
     One that is image-to-image has none of these. The sides of its images are ``scale`` times those it is given,
     which have ``in_channels`` (0: as many as it makes); ``width`` and ``height`` go with the size it was trained
@@ -68,6 +70,8 @@ class Card:
     z_distribution: str = "normal"
     class_names: tuple[str, ...] = ()
     psi: bool = False
+    num_ws: int = 0
+    w_dim: int = 0
     description: str = ""
     data: str = ""
     data_licence: str = ""
@@ -112,7 +116,7 @@ class Card:
 
     def to_json(self) -> str:
         """The card as the JSON text that the metadata holds, without what says nothing in a card of its kind."""
-        unsaid = {"z_dim": 0, "scale": 1, "in_channels": 0, **_OTHERS.get(self.kind, {})}
+        unsaid = {"z_dim": 0, "scale": 1, "in_channels": 0, "num_ws": 0, "w_dim": 0, **_OTHERS.get(self.kind, {})}
         values = asdict(self) | {"class_names": list(self.class_names)}
         said = {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
         return json.dumps(said, ensure_ascii=False, indent=1, allow_nan=False)
@@ -181,6 +185,12 @@ def _check(card: dict[str, Any]) -> None:
         value = card.get(name, 1)  # scale alone may be missing
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise _wrong(f"{name} is {_short(value)}, not a whole number of 1 to {limit}")
+    for name, limit in (("num_ws", MAX_NUM_WS), ("w_dim", MAX_Z_DIM)):
+        value = card.get(name, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+            raise _wrong(f"{name} is {_short(value)}, not a whole number of 0 (no w) to {limit}")
+    if bool(card.get("num_ws", 0)) != bool(card.get("w_dim", 0)):
+        raise _wrong(f"num_ws is {card.get('num_ws', 0)} and w_dim {card.get('w_dim', 0)}: both or neither are 0")
     if card["channels"] == 2:
         raise _wrong("channels is 2, not 1 (grey) or 3 (RGB)")
     choices = {"z_distribution": ("normal", "uniform"), "psi": (False, True)}

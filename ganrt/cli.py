@@ -305,6 +305,8 @@ def _one_line(card: Card, dynamic: bool, size: int) -> str:
     told = [_sizes(card, dynamic)]
     if card.kind != IMAGES:
         told.append(f"{len(card.class_names)} classes" if card.class_names else "no classes")
+    if card.num_ws:
+        told.append(f"w of {card.num_ws} layers")
     told.append(size_text(size))
     if card.licence:
         told.append(short(card.licence))
@@ -500,8 +502,9 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-from ganrt import training_commands  # noqa: E402  its commands join the app, after these
+from ganrt import picture_commands, training_commands  # noqa: E402  their commands join the app, after these
 
+picture_commands.add_to(app)
 training_commands.add_to(app)
 
 if __name__ == "__main__":

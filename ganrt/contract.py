@@ -4,7 +4,7 @@ A generator may come from a stranger, and ONNX Runtime is a large C++ program th
 than one should: it opens files that a model names, and runs whatever operators it holds. So a file is
 first read here (field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) and refused unless
 it is exactly what a generator needs: plain tensor arithmetic, all in the one file, with the inputs and
-the output of the contract.
+outputs of the contract.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import pathlib
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ganrt import card as cards
@@ -60,6 +60,7 @@ _REFUSED_OPS = {
     **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _FLOW),
 }
 
+_FLOAT32, _BOOL = 1, 9  # of TensorProto.DataType
 _SESSION_TYPES = {"float": "float32", "double": "float64"}
 _AGAIN = "Export it again, or ask whoever made the file."
 _DAMAGED = "It is damaged, cut short or no ONNX file. Download or export it again."
@@ -185,16 +186,33 @@ def _check(data: memoryview, where: str) -> tuple[Card, bool]:
         raise ContractError(f"{where} has sparse initializers; a generator's weights are dense", _AGAIN)
     for tensor in initializers.values():
         check_tensor(tensor, where)
-    if card.psi:
-        psi = initializers["psi"]
-        if psi.integers(1) or psi.integer(2) != 1 or numbers(psi).tolist() != [1.0]:
-            raise ContractError(f"{where}: the initializer of psi is not the float32 scalar 1.0", _AGAIN)
+    _check_defaults(card, initializers, where)
     nodes = graph.payloads(1)
     if len(nodes) > MAX_NODES:
         raise ContractError(f"{where} has {len(nodes):,} nodes; at most {MAX_NODES:,} are run", _AGAIN)
     for number, view in enumerate(nodes):
         _check_node(graph.inside(view, f"node {number}"), where)
     return card, card.kind == IMAGES and any(takes_any_size(value) for value in inputs)
+
+
+def _check_defaults(card: Card, initializers: Mapping[str, Message], where: str) -> None:
+    """Raises ContractError unless what may be left out has the initializers that stand for it."""
+    wanted: list[tuple[str, list[int], int, float, str]] = []
+    if card.psi:
+        wanted.append(("psi", [], _FLOAT32, 1.0, "float32 scalar 1.0"))
+    if card.num_ws:
+        shape = [1, card.num_ws, card.w_dim]
+        wanted.append(("w", shape, _FLOAT32, 0.0, f"float32 {shape} of zeros"))
+        wanted.append(("w_given", [], _BOOL, 0.0, "bool scalar false"))
+    for name, shape, kind, value, said in wanted:
+        tensor = initializers[name]
+        fits = tensor.integers(1) == shape and tensor.integer(2) == kind
+        if fits:
+            held = numbers(tensor)
+            held = held.view("u1") if held.dtype.kind == "V" else held  # raw bools come untyped
+            fits = bool((held == value).all())
+        if not fits:
+            raise ContractError(f"{where}: the initializer of {name} is not the {said}", _AGAIN)
 
 
 def _card(model: Message, where: str) -> Card | None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ganrt.arguments import check_has_w, latent_feeds, style_feeds
 from ganrt.card import LATENTS
 from ganrt.contract import CheckedModel
 from ganrt.encode import Pixels, resize, to_mode
-from ganrt.errors import GanrtError, InferenceError, UsageError
+from ganrt.errors import GanrtError, InferenceError
 from ganrt.latents import labels, latents
 from ganrt.network import Network, load_checked_network, load_network, reload_network
 from ganrt.samples import Samples, check_psi, check_run, check_samples
@@ -104,38 +105,29 @@ class Generator(Network):
 
         Raises UsageError for arguments of the wrong shape or range, InferenceError.
         """
-        try:
-            z = np.ascontiguousarray(z, np.float32)
-        except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"z is no array of numbers: {error}", f"Expected float32 [N, {self._card.z_dim}]."
-            ) from None
-        if z.ndim != 2 or z.shape[1] != self._card.z_dim:
-            raise UsageError(f"z of shape {list(z.shape)}", f"Expected [N, {self._card.z_dim}].")
-        if not np.isfinite(z).all():
-            raise UsageError("z holds NaN or infinity", "Expected finite numbers.")
-        feeds = {"z": z}
-        classes = len(self._card.class_names)
-        if classes:
-            if y is None:
-                raise UsageError(f"generator {self._card.name} needs y", f"Expected labels of 0 to {classes - 1}.")
-            labels = np.asarray(y)
-            if labels.dtype.kind not in "iu" or labels.ndim > 1:
-                raise UsageError(f"y is {labels.dtype} {list(labels.shape)}", "Expected integers [N] or one for all.")
-            if labels.ndim and len(labels) != len(z):
-                raise UsageError(f"{len(labels)} labels for {len(z)} latents", "Expected one each.")
-            if labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
-                raise UsageError(f"y holds {labels.min()} to {labels.max()}", f"Expected labels of 0 to {classes - 1}.")
-            feeds["y"] = np.ascontiguousarray(np.broadcast_to(labels.astype(np.int64), len(z)))
-        elif y is not None:
-            raise UsageError(f"generator {self._card.name} has no classes", "Leave y out.")
-        psi = check_psi(self._card, psi)
-        if not self._device.startswith("cuda"):
-            return self._images(feeds, psi)
-        images = np.empty(self._shape(len(z)), np.uint8)
-        for batch, rows in self._in_batches(feeds):
-            images[rows] = self._images(batch, psi)[: rows.stop - rows.start]
-        return images
+        feeds, psi = latent_feeds(self._card, z, y), check_psi(self._card, psi)
+        return self._all_images(feeds, {} if psi is None else {"psi": np.array(psi, np.float32)})
+
+    def w(self, z: ArrayLike, y: ArrayLike | None = None, psi: float | None = None) -> NDArray[np.float32]:
+        """What the mapping network makes of latents, after truncation: float32 [N, num_ws, w_dim], a w for each layer.
+
+        Arguments as for a call. Raises UsageError, also where the card has no w; InferenceError.
+        """
+        check_has_w(self._card)
+        feeds, psi = latent_feeds(self._card, z, y), check_psi(self._card, psi)
+        made = np.empty((len(feeds["z"]), self._card.num_ws, self._card.w_dim), np.float32)
+        if len(made):
+            more = {} if psi is None else {"psi": np.array(psi, np.float32)}
+            made[:] = self._run_for("w_mapped", feeds | more)
+        return made
+
+    def from_w(self, w: ArrayLike) -> Pixels:
+        """Images of given w float [N, num_ws, w_dim], used as they are, without truncation: uint8 [N, H, W, C].
+
+        ``generator.from_w(generator.w(z, y, psi))`` are the images of z, y and psi.
+        Raises UsageError, also where the card has no w; InferenceError.
+        """
+        return self._all_images(style_feeds(self._card, w), {"w_given": np.array(True)})
 
     def sample(
         self,
@@ -226,12 +218,21 @@ class Generator(Network):
 
     def network(self, draw: Draw, psi: float | None) -> Pixels:
         """One call of the network and nothing else: uint8 [N, H, W, C] of its own size."""
-        return self._images({"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}, psi)
-
-    def _images(self, feeds: Mapping[str, NDArray[Any]], psi: float | None) -> Pixels:
+        feeds: dict[str, NDArray[Any]] = {"z": draw.z} if draw.y is None else {"z": draw.z, "y": draw.y}
         if psi is not None:
-            feeds = {**feeds, "psi": np.array(psi, np.float32)}
-        return self._run(feeds, self._shape(len(feeds["z"])))
+            feeds["psi"] = np.array(psi, np.float32)
+        return self._run(feeds, self._shape(len(draw.z)))
+
+    def _all_images(self, rows_of: dict[str, NDArray[Any]], common: dict[str, NDArray[Any]]) -> Pixels:
+        """Images of inputs that have a row an image and of what all share: on a CPU in one call."""
+        count = len(rows_of["z"])
+        if not self._device.startswith("cuda"):
+            return self._run(rows_of | common, self._shape(count))
+        images = np.empty(self._shape(count), np.uint8)
+        for batch, rows in self._in_batches(rows_of):
+            made = self._run(batch | common, self._shape(len(batch["z"])))
+            images[rows] = made[: rows.stop - rows.start]
+        return images
 
     def _shape(self, count: int) -> tuple[int, int, int, int]:
         return count, self._card.height, self._card.width, self._card.channels

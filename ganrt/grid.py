@@ -43,29 +43,26 @@ def preview(
 
     Raises UsageError, UnknownClass, DatasetError, and what :func:`ganrt.load` raises.
     """
-    if out is not None and Path(out).suffix.lower() != ".png":
-        raise UsageError(f"{os.fspath(out)} does not end in .png", "The grid is written as PNG.")
-    if out is not None and not Path(out).parent.is_dir():
-        raise UsageError(f"{Path(out).parent} is no folder", "Make it first, or write the grid somewhere else.")
+    path = None if out is None else check_png(out)
     for name, value in (("rows", rows), ("cols", cols)):
         require(name, 1 if value is None else value, 1, 1000)
     try:
-        if not isinstance(source, Generator) and Path(source).is_dir() and not _names_a_model(source):
+        if not isinstance(source, Generator) and Path(source).is_dir() and not names_a_model(source):
             if seed is not None:
                 raise UsageError("seed does not apply to a dataset", "Leave it out.")
             images = _of_dataset(Path(source), rows, cols or _COLS, classes)
         else:
             generator = source if isinstance(source, Generator) else load(find_model(source), device)
             images = _of_generator(generator, rows, cols or _COLS, classes, seed or 0)
-        grid = _grid(images)
-        if out is not None:
-            write_synced(Path(out), encode_image(grid))
+        grid = arrange(images)
+        if path is not None:
+            write_picture(path, grid)
     except OSError as error:
         raise storage_error(error) from error
     return grid
 
 
-def _names_a_model(source: str | os.PathLike[str]) -> bool:
+def names_a_model(source: str | os.PathLike[str]) -> bool:
     """Whether a bare name that is a folder here too means a generator: unless the folder holds a dataset, it may."""
     if is_path(source) or read_parts(Path(source)):
         return False
@@ -147,7 +144,26 @@ def _chosen(
     return chosen
 
 
-def _grid(rows: list[list[Pixels]]) -> Pixels:
+def check_png(out: str | os.PathLike[str]) -> Path:
+    """The path of a picture to write. Raises UsageError unless it is a .png in a folder that is there."""
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{os.fspath(out)} does not end in .png", "The grid is written as PNG.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is no folder", "Make it first, or write the grid somewhere else.")
+    return path
+
+
+def write_picture(path: Path, picture: Pixels) -> None:
+    """Writes uint8 [H, W, C] as PNG, whole or not at all. Raises StorageError."""
+    try:
+        write_synced(path, encode_image(picture))
+    except OSError as error:
+        raise storage_error(error) from error
+
+
+def arrange(rows: Sequence[Sequence[Pixels]]) -> Pixels:
+    """Rows of images uint8 [H, W, C] as one picture on white, two pixels apart. Raises UsageError for too many."""
     height = max(image.shape[0] for row in rows for image in row)
     width = max(image.shape[1] for row in rows for image in row)
     channels = max(image.shape[2] for row in rows for image in row)

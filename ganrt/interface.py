@@ -10,6 +10,7 @@ from ganrt.protobuf import Malformed, Message, short
 from ganrt.tensors import dtype_name
 
 _DYNAMIC = ("N", "height", "width")
+_DEFAULTS = {"psi": "1.0", "w": "zeros", "w_given": "false"}  # inputs that may be left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +63,21 @@ def interface_problems(
     """
     problems = []
     of_images = card.kind == IMAGES if card else {"x", "z"} & {value.name for value in inputs} == {"x"}
-    own = ("x",) if of_images else ("z", "y", "psi")
+    takes_w = bool(card.num_ws) if card else "w_given" in {value.name for value in (*inputs, *defaults)}
+    own = ("x",) if of_images else ("z", "y", "psi", *(("w", "w_given") if takes_w else ()))
     given = [*inputs, *(value for value in defaults if value.name in own)]
     got = {value.name: value for value in given}
     dynamic = of_images and "x" in got and takes_any_size(got["x"])
     height, width, channels = (card.height, card.width, card.channels) if card else ("H", "W", "C")
     images = Value("images", "uint8", ("N", *(("height", "width") if dynamic else (height, width)), channels))
-    if [value.name for value in outputs] != ["images"]:
-        problems.append(f"its output is {_listed(outputs)}; finished pixels, {images}, are expected")
+    made = [images] + ([_styles("w_mapped", card)] if takes_w and not of_images else [])
+    if [value.name for value in outputs] != [value.name for value in made]:
+        second = f", and {made[1]}" if len(made) > 1 else ""
+        problems.append(f"its output is {_listed(outputs)}; finished pixels, {images}{second}, are expected")
     elif not outputs[0].fits(images) or (outputs[0].shape or (0,))[-1] not in (1, 3):
         problems.append(f"images is {outputs[0].kind}; finished pixels {outputs[0].against(images)} are expected")
+    elif len(made) > 1 and not outputs[1].fits(made[1]):
+        problems.append(f"w_mapped is {outputs[1].kind}; {outputs[1].against(made[1])} is expected")
 
     weights = [value for value in defaults if value.name not in own]
     if weights:
@@ -90,8 +96,10 @@ def interface_problems(
         problems += [f"{value.name} is {value.kind}; {value.against(want)} is expected" for value, want in wrong]
         if of_images and wrong and len({isinstance(dim, int) for dim in (got["x"].shape or ())[1:3]}) == 2:
             problems[-1] += ", or both height and width dynamic"
-        problems += [f"{v.name} has a default value" for v in defaults if v.name in own and v.name != "psi"]
-        problems += ["psi has no default value; 1.0 is expected" for value in inputs if value.name == "psi"]
+        problems += [f"{v.name} has a default value" for v in defaults if v.name in own and v.name not in _DEFAULTS]
+        problems += [
+            f"{v.name} has no default value; {_DEFAULTS[v.name]} is expected" for v in inputs if v.name in _DEFAULTS
+        ]
     if card is None:
         problems.append(f"it has no ganrt card (metadata key {METADATA_KEY})")
     return problems
@@ -108,7 +116,13 @@ def _wanted_latents(card: Card | None, got: Collection[str]) -> dict[str, Value]
         wanted["y"] = Value("y", "int64", ("N",))
     if card.psi if card else "psi" in got:
         wanted["psi"] = Value("psi", "float32", ())
+    if card.num_ws if card else "w_given" in got:
+        wanted |= {"w": _styles("w", card), "w_given": Value("w_given", "bool", ())}
     return wanted
+
+
+def _styles(name: str, card: Card | None) -> Value:
+    return Value(name, "float32", ("N", *((card.num_ws, card.w_dim) if card else ("num_ws", "w_dim"))))
 
 
 def _wanted_images(card: Card | None, dynamic: bool) -> dict[str, Value]:

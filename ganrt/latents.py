@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 MAX_SEED = (1 << 64) - 1
 MAX_INDEX = (1 << 48) - 1
-Z_STREAM = 0  # second word of the Philox key; anything else that is ever drawn gets a number of its own
+# Second word of the Philox key: anything else that is ever drawn gets a number of its own.
+Z_STREAM = 0
+DIRECTION_STREAM = 1  # of the directions that neighbours of a sample lie in
 
 _f32 = np.float32
 _TWO_LN2 = _f32(float.fromhex("0x1.62e430p+0"))
@@ -32,15 +34,23 @@ _COS = [
 
 
 def latents(
-    seed: int, start: int, count: int, z_dim: int, *, distribution: str = "normal", std: float = 1.0
+    seed: int,
+    start: int,
+    count: int,
+    z_dim: int,
+    *,
+    distribution: str = "normal",
+    std: float = 1.0,
+    stream: int = Z_STREAM,
 ) -> NDArray[np.float32]:
     """z of the samples start … start+count-1: float32 [count, z_dim].
 
     ``normal`` has mean 0 and deviation ``std``; ``uniform`` lies in [-std, std]. ``seed`` is 0 … 2^64-1,
-    indices are 0 … 2^48-1.
+    indices are 0 … 2^48-1. Another
+    ``stream`` gives other numbers, independent of these.
     """
     pairs = (z_dim + 1) // 2
-    words = _words(seed, start, count, 2 * pairs)
+    words = _words(seed, start, count, 2 * pairs, stream)
     if distribution == "uniform":
         z = _signed(words[:, :z_dim])
     else:
@@ -65,14 +75,14 @@ def labels(classes: tuple[int, ...], start: int, count: int) -> NDArray[np.int64
     return np.array(classes, np.int64)[turn]
 
 
-def _words(seed: int, start: int, count: int, needed: int) -> NDArray[np.uint32]:
+def _words(seed: int, start: int, count: int, needed: int, stream: int) -> NDArray[np.uint32]:
     """The first ``needed`` 32-bit words of each sample: uint32 [count, needed].
 
     A sample owns a whole number of blocks of four 64-bit outputs; each output gives its low half first.
     """
     blocks = (needed + 7) // 8
     # numpy's Philox counts up before it makes a block: block b of the stream has counter b + 1.
-    philox = np.random.Philox(key=(Z_STREAM << 64) | seed, counter=start * blocks)
+    philox = np.random.Philox(key=(stream << 64) | seed, counter=start * blocks)
     outputs = philox.random_raw(count * blocks * 4)
     if sys.byteorder == "big":
         outputs = outputs.byteswap()

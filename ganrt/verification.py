@@ -117,7 +117,7 @@ def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | No
                 broken[d.shard].add(d.name)
         if not broken and not any(d.name in layout.common(part.n) for d in mine):
             continue
-        generator = _generator(part, model, device) if broken else None
+        generator = generator_of(part, model, device) if broken else None
         with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:
             if generator:
                 layout.prepare(root)
@@ -148,7 +148,7 @@ def _remake(
     return Record(old.number, old.images, sizes, digests, old.pixels if digests == old.digests else new.pixels)
 
 
-def _generator(part: Part, model: str | os.PathLike[str] | None, device: str) -> Generator:
+def generator_of(part: Part, model: str | os.PathLike[str] | None, device: str) -> Generator:
     plan = part.plan
     try:
         path = find_model(plan.model if model is None else model)

@@ -31,6 +31,8 @@ def tiny_card(
     height: int = 8,
     channels: int = 3,
     psi: bool = False,
+    num_ws: int = 0,
+    w_dim: int = 0,
     card_changes: Mapping[str, Any] | None = None,
 ) -> Card:
     """The card that goes with ``tiny_model`` of the same arguments; ``card_changes`` replaces fields of it."""
@@ -42,6 +44,8 @@ def tiny_card(
         channels=channels,
         class_names=tuple(class_names),
         psi=psi,
+        num_ws=num_ws,
+        w_dim=w_dim,
         description="A tiny generator for tests.",
         data="none",
         data_licence="CC0-1.0",
@@ -60,6 +64,8 @@ def tiny_proto(
     height: int = 8,
     channels: int = 3,
     psi: bool = False,
+    num_ws: int = 0,
+    w_dim: int = 0,
     seed: int = 0,
     card_changes: Mapping[str, Any] | None = None,
     with_card: bool = True,
@@ -67,6 +73,8 @@ def tiny_proto(
 ) -> onnx.ModelProto:
     """A generator as onnx.ModelProto: images = pixels(tanh((z * psi + table[y]) @ weight + bias)).
 
+    With ``num_ws`` and ``w_dim`` it can be given w: w_mapped = (z * psi + table[y]) @ mapping, the same for each layer,
+    images = pixels(tanh(w, flat, @ weight + bias)).
     With fewer ``table_rows`` than classes the file passes every check and fails while it runs, for the
     labels that have no row.
     """
@@ -78,7 +86,7 @@ def tiny_proto(
 
     inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", z_dim])]
     weights = [
-        normal("weight", z_dim, pixels, scale=z_dim**-0.5),
+        normal("weight", num_ws * w_dim or z_dim, pixels, scale=(num_ws * w_dim or z_dim) ** -0.5),
         normal("bias", pixels, scale=0.5),
         numpy_helper.from_array(np.array([-1, height, width, channels], np.int64), "shape"),
         numpy_helper.from_array(np.array(127.5, np.float32), "half"),
@@ -101,6 +109,28 @@ def tiny_proto(
         nodes.append(helper.make_node("Gather", ["table", "y"], ["class"]))
         nodes.append(helper.make_node("Add", [latent, "class"], ["conditioned"]))
         latent = "conditioned"
+    outputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])]
+    if num_ws:
+        shape: list[str | int | None] = ["N", num_ws, w_dim]
+        inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, shape))
+        inputs.append(helper.make_tensor_value_info("w_given", TensorProto.BOOL, []))
+        outputs.append(helper.make_tensor_value_info("w_mapped", TensorProto.FLOAT, shape))
+        weights += [
+            numpy_helper.from_array(np.zeros((1, num_ws, w_dim), np.float32), "w"),
+            numpy_helper.from_array(np.array(False), "w_given"),
+            normal("mapping", z_dim, w_dim, scale=z_dim**-0.5),
+            numpy_helper.from_array(np.ones((1, num_ws, 1), np.float32), "layers"),
+            numpy_helper.from_array(np.array([1]), "axis"),
+            numpy_helper.from_array(np.array([-1, num_ws * w_dim]), "rows"),
+        ]
+        nodes += [
+            helper.make_node("MatMul", [latent, "mapping"], ["mapped"]),
+            helper.make_node("Unsqueeze", ["mapped", "axis"], ["one_layer"]),
+            helper.make_node("Mul", ["one_layer", "layers"], ["w_mapped"]),
+            helper.make_node("Where", ["w_given", "w", "w_mapped"], ["styles"]),
+            helper.make_node("Reshape", ["styles", "rows"], ["styles_flat"]),
+        ]
+        latent = "styles_flat"
     nodes += [
         helper.make_node("Gemm", [latent, "weight", "bias"], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["shaped"]),
@@ -110,7 +140,6 @@ def tiny_proto(
         helper.make_node("Clip", ["levels", "black", "white"], ["clipped"]),
         helper.make_node("Cast", ["clipped"], ["images"], to=TensorProto.UINT8),
     ]
-    outputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])]
     model = _model(nodes, inputs, outputs, weights)
     if with_card:
         card = tiny_card(
@@ -121,6 +150,8 @@ def tiny_proto(
             height=height,
             channels=channels,
             psi=psi,
+            num_ws=num_ws,
+            w_dim=w_dim,
             card_changes=card_changes,
         )
         helper.set_model_props(model, {cards.METADATA_KEY: card.to_json()})
@@ -136,6 +167,8 @@ def tiny_model(
     height: int = 8,
     channels: int = 3,
     psi: bool = False,
+    num_ws: int = 0,
+    w_dim: int = 0,
     seed: int = 0,
     card_changes: Mapping[str, Any] | None = None,
     with_card: bool = True,
@@ -150,6 +183,8 @@ def tiny_model(
         height=height,
         channels=channels,
         psi=psi,
+        num_ws=num_ws,
+        w_dim=w_dim,
         seed=seed,
         card_changes=card_changes,
         with_card=with_card,

@@ -80,6 +80,13 @@ def test_what_the_runtime_must_know_cannot_be_left_out(missing: str) -> None:
         ({"z_distribution": "cauchy"}, "z_distribution is 'cauchy', not normal or uniform"),
         ({"psi": 1}, "psi is 1, not False or True"),
         ({"psi": "yes"}, "psi is 'yes'"),
+        ({"num_ws": 4}, "num_ws is 4 and w_dim 0: both or neither are 0"),
+        ({"w_dim": 4}, "num_ws is 0 and w_dim 4: both or neither are 0"),
+        ({"num_ws": 257, "w_dim": 4}, "num_ws is 257, not a whole number of 0 (no w) to 256"),
+        ({"num_ws": -1, "w_dim": 4}, "num_ws is -1, not a whole number"),
+        ({"num_ws": 4, "w_dim": 1 << 20}, "w_dim is 1048576, not a whole number of 0 (no w) to 65536"),
+        ({"num_ws": True, "w_dim": 4}, "num_ws is True, not a whole number"),
+        ({"num_ws": "4", "w_dim": 4}, "num_ws is '4', not a whole number"),
         ({"kimg": -1}, "kimg is -1"),
         ({"kimg": float("nan")}, "kimg is nan"),
         ({"name": "  "}, "name is empty"),
@@ -110,6 +117,13 @@ def test_a_card_of_latents_says_nothing_of_images_taken() -> None:
     assert Card.from_json(json.dumps(CARD | {"scale": 1, "in_channels": 0})) == Card.from_json(json.dumps(CARD))
 
 
+def test_a_card_says_nothing_of_w_where_there_is_none() -> None:
+    assert not {"num_ws", "w_dim"} & json.loads(tiny_card().to_json()).keys()
+    card = tiny_card(num_ws=4, w_dim=6)
+    assert json.loads(card.to_json()).items() >= {"num_ws": 4, "w_dim": 6}.items()
+    assert Card.from_json(card.to_json()) == card
+
+
 @pytest.mark.parametrize(
     ("changes", "shape"),
     [
@@ -136,6 +150,7 @@ def test_a_card_of_images_tells_which_are_taken(changes: dict[str, Any], shape: 
         ({"z_distribution": "uniform"}, "z_distribution is 'uniform', which no image-to-image generator has"),
         ({"class_names": ["a"]}, "class_names is a list, which no image-to-image generator has"),
         ({"psi": True}, "psi is True, which no image-to-image generator has"),
+        ({"num_ws": 4, "w_dim": 4}, "num_ws is 4, which no image-to-image generator has"),
         ({"scale": 0}, "scale is 0, not a whole number of 1 to 16"),
         ({"scale": 17}, "scale is 17, not a whole number of 1 to 16"),
         ({"scale": 2.0}, "scale is 2.0, not a whole number"),

@@ -44,6 +44,10 @@ OPTIONS = {
     "merge": "",
     "bench": "--out --batch --workers --threads --seconds --device --json",
     "doctor": "--json",
+    "interpolate": """--out --seeds --frames --classes --psi --latent-std --space --loop --square --fps --size
+        --device""",
+    "style-mix": "--out --rows --cols --layers --classes --psi --device",
+    "explain": "--seed --classes --psi --latent-std --part --model --out --device --json",
     "recipes": "",
     "train": "--data --run-dir --seed --device --minutes --mode --background --on-corrupt --split --dry-run",
     "export": """--out --torch --weights --torch-args --key --z-shape --range --classes --labels --layout

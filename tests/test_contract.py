@@ -40,6 +40,8 @@ VARIANTS = [
     {"class_names": ()},
     {"class_names": ("test",)},
     {"class_names": (), "psi": True, "channels": 1, "width": 5, "height": 7},
+    {"num_ws": 3, "w_dim": 5},
+    {"num_ws": 1, "w_dim": 1, "psi": True, "class_names": ()},
 ]
 
 
@@ -336,6 +338,54 @@ def test_psi_needs_a_default_of_one() -> None:
 
     assert "psi has no default value; 1.0 is expected" in refusal_after(drop, psi=True)
     assert "the initializer of psi is not the float32 scalar 1.0" in refusal_after(change, psi=True)
+
+
+STYLES: dict[str, object] = {"num_ws": 3, "w_dim": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda g: set_dim(g.input[2], 0, 1), "w is float32 [1, 3, 5]; float32 [N, 3, 5] with a dynamic N is expected"),
+        (lambda g: set_dim(g.input[2], 1, 4), "w is float32 [N, 4, 5]; float32 [N, 3, 5] is expected"),
+        (lambda g: setattr(g.input[3].type.tensor_type, "elem_type", 7), "w_given is int64 []; bool [] is expected"),
+        (lambda g: set_dim(g.output[1], 2, 6), "w_mapped is float32 [N, 3, 6]; float32 [N, 3, 5] is expected"),
+        (
+            lambda g: g.output.pop(),
+            "its output is 'images' uint8 [N, 8, 8, 3]; finished pixels, 'images' uint8 [N, 8, 8, 3], "
+            "and 'w_mapped' float32 [N, 3, 5], are expected",
+        ),
+        (lambda g: g.output.reverse(), "its output is 'w_mapped' float32 [N, 3, 5], 'images' uint8 [N, 8, 8, 3]; fin"),
+        (lambda g: g.input.pop(2), "; its card says 'z' float32 [N, 8], 'y' int64 [N], 'w' float32 [N, 3, 5], 'w_giv"),
+    ],
+)
+def test_w_that_does_not_fit(change: Callable[[onnx.GraphProto], object], said: str) -> None:
+    assert said in refusal_after(lambda model: change(model.graph), **STYLES)
+
+
+def test_w_needs_defaults_that_give_none() -> None:
+    def put(name: str, value: object) -> Callable[[onnx.ModelProto], None]:
+        return lambda model: weight(model, name).CopyFrom(numpy_helper.from_array(np.array(value), name))
+
+    shape = "the initializer of w is not the float32 [1, 3, 5] of zeros"
+    for change, said in (
+        (lambda m: m.graph.initializer.remove(weight(m, "w")), "w has no default value; zeros is expected"),
+        (lambda m: m.graph.initializer.remove(weight(m, "w_given")), "w_given has no default value; false is expected"),
+        (put("w_given", True), "the initializer of w_given is not the bool scalar false"),
+        (put("w_given", [False]), "the initializer of w_given is not the bool scalar false"),
+        (put("w", np.ones((1, 3, 5), np.float32)), shape),
+        (put("w", np.zeros((1, 1, 1), np.float32)), shape),
+        (put("w", np.zeros((1, 3, 5))), shape),
+    ):
+        assert said in refusal_after(change, **STYLES)
+
+
+def test_w_that_the_card_does_not_tell_of_and_w_without_a_card() -> None:
+    text = refusal(tiny_model(**STYLES, card_changes={"num_ws": 0, "w_dim": 0}))  # type: ignore[arg-type]
+    assert "its output is 'images' uint8 [N, 8, 8, 3], 'w_mapped' float32 [N, 3, 5]; finished pixels" in text
+    assert "weights are listed among its inputs: 'w' float32 [N, 3, 5], 'w_given' bool []" in text
+    text = refusal(tiny_model(**STYLES, with_card=False))  # type: ignore[arg-type]
+    assert "does not follow the ganrt contract: it has no ganrt card (metadata key ganrt.card)" in text
 
 
 # What is never run --------------------------------------------------------------------------------------------------

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from ganrt import cli
 from ganrt_training.gans import RECIPES, find_recipe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -40,3 +44,14 @@ def test_the_guide_names_every_recipe_and_every_common_setting() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_commands_of_the_guide_to_exploring_parse() -> None:
+    commands: Any = typer.main.get_command(cli.app)
+    guide = (DOCS / "exploring.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for kind, text in blocks if not kind for line in text.splitlines()]
+    assert len(lines) >= 7
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        commands.commands[name].make_context(name, arguments)

@@ -41,7 +41,7 @@ def test_a_command_of_a_code_block_parses(line: str) -> None:
 
 
 def test_commands_in_the_text_and_their_options_exist() -> None:
-    found = re.findall(r"`ganrt ([a-z]+)([^`]*)`", TEXT)
+    found = re.findall(r"`ganrt ([a-z-]+)([^`]*)`", TEXT)
     assert {name for name, _ in found} >= set(COMMANDS)
     for name, rest in found:
         assert set(re.findall(r"--[a-z][a-z0-9-]*", rest)) <= options(name), f"ganrt {name}{rest}"

@@ -24,7 +24,8 @@ from ganrt_training.checkpoint import load_generator, load_snapshot, save_snapsh
 from ganrt_training.export import export_run, to_onnx, torch_source
 from ganrt_training.fold import fold_norms
 from ganrt_training.layers import ConditionalBatchNorm2d
-from ganrt_training.parity import Floats, Pixels, prove
+from ganrt_training.parity import Floats, Pixels, Styles, prove
+from ganrt_training.parity_w import prove_w
 from tests.models import tiny_card, tiny_model
 from tests.training.tiny import SNAPSHOT
 
@@ -264,6 +265,62 @@ def test_psi_is_proven_at_a_half_and_one() -> None:
 
     assert prove(with_psi, tiny_model(psi=True), tiny_card(psi=True), raw="signed")["uint8_max"] <= 1
     assert seen == {0.5, 1.0}
+
+
+def numpy_styles() -> Styles:
+    """The mapping and synthesis of tests.models' tiny generator with w, in numpy."""
+    model = onnx.load_model_from_string(tiny_model(num_ws=3, w_dim=5, psi=True))
+    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+    def mapping(z: Any, y: Any, psi: float | None) -> Floats:
+        w: Floats = (z * np.float32(psi) + weights["table"][y]) @ weights["mapping"]
+        return np.repeat(w[:, None], 3, axis=1)
+
+    def synthesis(w: Floats) -> tuple[Floats, Pixels]:
+        x = np.tanh(w.reshape(len(w), -1) @ weights["weight"] + weights["bias"]).reshape(-1, 8, 8, 3)
+        return x, np.clip(x * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
+
+    return Styles(mapping, synthesis)
+
+
+STYLES: dict[str, Any] = {"num_ws": 3, "w_dim": 5, "psi": True}
+
+
+def test_w_is_proven_where_there_is_one() -> None:
+    figures = prove_w(numpy_styles(), tiny_model(**STYLES), tiny_card(**STYLES), raw="signed")
+    assert figures["w_max"] <= 1e-5
+    assert figures["fed_back_uint8_max"] == 0
+    assert figures["mixed_float_max"] <= 1e-5
+    assert figures["mixed_uint8_max"] <= 1
+
+
+def test_a_file_that_mixes_up_its_layers_is_refused() -> None:
+    # Every layer takes the first one's w: images of z, and of w fed back, are right all the same.
+    model = onnx.load_model_from_string(tiny_model(**STYLES))
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0]), "firsts"))
+    at = next(k for k, node in enumerate(graph.node) if node.op_type == "Where")
+    graph.node.insert(at + 1, onnx.helper.make_node("Gather", ["styles", "firsts"], ["one"], axis=1))
+    graph.node[at + 2].input[0] = "one"
+    with pytest.raises(ParityError, match=r"of mixed w at batch .* from the source"):
+        prove_w(numpy_styles(), model.SerializeToString(), tiny_card(**STYLES), raw="signed")
+
+
+def test_a_mapping_of_its_own_is_refused() -> None:
+    def off(z: Any, y: Any, psi: float | None) -> Floats:
+        return numpy_styles().mapping(z, y, psi) + np.float32(2e-4 if psi == 0.5 else 0)
+
+    styles = Styles(off, numpy_styles().synthesis)
+    with pytest.raises(ParityError, match=r"w_mapped at batch \d+, psi 0.5, .*\nAt most 0.0001 is allowed"):
+        prove_w(styles, tiny_model(**STYLES), tiny_card(**STYLES), raw="signed")
+
+
+def test_a_w_that_is_fed_and_not_taken_is_refused() -> None:
+    model = onnx.load_model_from_string(tiny_model(**STYLES))
+    node = next(node for node in model.graph.node if node.op_type == "Where")
+    node.input[1] = "w_mapped"
+    with pytest.raises(ParityError, match="images of w fed back at batch|of mixed w at batch"):
+        prove_w(numpy_styles(), model.SerializeToString(), tiny_card(**STYLES), raw="signed")
 
 
 # Failing -------------------------------------------------------------------------------------------------------------

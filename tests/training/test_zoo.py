@@ -163,6 +163,7 @@ def test_a_generator_is_exported_and_makes_the_images_of_its_snapshot(name: str,
     generator = ganrt.load(path, device="cpu")
     assert (card.class_names, card.psi) == (class_names(recipe), name.startswith("stylegan2"))
     z, y = torch.randn(5, recipe.z_dim), torch.arange(5) % 3
+    assert (card.num_ws, card.w_dim) == ((5, recipe.z_dim) if card.psi else (0, 0))
     for psi in (None, 0.3) if card.psi else (None,):
         with torch.no_grad():
             images = trained(z, y) if psi is None else trained(z, y, torch.tensor(psi))

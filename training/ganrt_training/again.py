@@ -14,6 +14,7 @@ from ganrt.contract import read_model
 from ganrt.errors import TrainingError
 from ganrt_training.assemble import check_target, write_generator
 from ganrt_training.parity import onnx_source
+from ganrt_training.parity_w import onnx_styles
 
 
 def is_generator(path: Path) -> bool:
@@ -45,7 +46,15 @@ def export_again(
     card = replace(checked.card, name=name or checked.card.name)
     against = {"against": f"sha256:{hashlib.sha256(checked.data).hexdigest()}"}
     return write_generator(
-        model, card, onnx_source(checked.data, raw), out, raw=raw, half_range=127.5 / scale, about=against, fp16=fp16
+        model,
+        card,
+        onnx_source(checked.data, raw),
+        out,
+        raw=raw,
+        half_range=127.5 / scale,
+        styles=onnx_styles(checked.data, raw, card) if card.num_ws else None,
+        about=against,
+        fp16=fp16,
     )
 
 

@@ -20,7 +20,8 @@ from ganrt.contract import check_model
 from ganrt.errors import ContractError, StorageError, TrainingError, UsageError
 from ganrt.files import write_synced
 from ganrt_training.half import to_half
-from ganrt_training.parity import Source, prove
+from ganrt_training.parity import Source, Styles, prove
+from ganrt_training.parity_w import prove_w
 from ganrt_training.tune import tune
 
 OPSET = 18
@@ -65,7 +66,7 @@ def check_target(out: Path, overwrite: bool) -> None:
 def append_pixels(
     model: onnx.ModelProto, *, size: tuple[int | str, int | str, int], value_range: tuple[float, float], nchw: bool
 ) -> str:
-    """Puts the pixel step after the graph's one float output, in place; ``images`` becomes the output.
+    """Puts the pixel step after the graph's first output, of floats, in place; ``images`` takes its place.
 
     ``size`` is (H, W, C), names for sides that are dynamic; ``value_range`` what becomes black and white. Levels are
     255 / (white - black) wide, half of one at each end below black and above white clipped: for [-1, 1] that is
@@ -86,8 +87,7 @@ def append_pixels(
         graph.node.append(helper.make_node("Transpose", [x], ["pixels/nhwc"], name="pixels/nhwc", perm=[0, 2, 3, 1]))
         x = "pixels/nhwc"
     graph.node.append(helper.make_node("Cast", [x], ["images"], name="pixels/cast", to=TensorProto.UINT8))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size]))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size]))
     return raw
 
 
@@ -100,6 +100,17 @@ def set_inputs(model: onnx.ModelProto, z_dim: int, classes: bool, psi: bool = Fa
     if psi:
         model.graph.input.append(helper.make_tensor_value_info("psi", TensorProto.FLOAT, []))
         model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "psi"))
+
+
+def declare_w(model: onnx.ModelProto, num_ws: int, w_dim: int) -> None:
+    """Declares w float32 [N, num_ws, w_dim] and w_given bool as inputs that may be left out, w_mapped as an output."""
+    graph = model.graph
+    shape: list[str | int | None] = ["N", num_ws, w_dim]
+    graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, shape))
+    graph.input.append(helper.make_tensor_value_info("w_given", TensorProto.BOOL, []))
+    graph.initializer.append(numpy_helper.from_array(np.zeros((1, num_ws, w_dim), np.float32), "w"))
+    graph.initializer.append(numpy_helper.from_array(np.array(False), "w_given"))
+    graph.output[1].CopyFrom(helper.make_tensor_value_info("w_mapped", TensorProto.FLOAT, shape))
 
 
 def prepend_image(model: onnx.ModelProto, size: tuple[int | str, int | str, int]) -> None:
@@ -128,12 +139,14 @@ def write_generator(
     *,
     raw: str,
     half_range: float = 1.0,
+    styles: Styles | None = None,
     fp16: bool = False,
     about: Mapping[str, str] | None = None,
     made_with: Mapping[str, str] | None = None,
 ) -> Card:
     """Gives a finished graph its card, proves it against ``source`` and writes it as one file.
 
+    ``styles`` are the source's mapping and synthesis, where the card has w.
     With ``fp16`` its weights and arithmetic become float16, and its pixels may differ by two grey levels. Returns the
     card as written, parity figures (and what is said ``about`` them) and versions in it (of what it was ``made_with``,
     too). Raises ParityError when the proof fails, TrainingError when the graph or the card breaks the contract; then
@@ -152,6 +165,9 @@ def write_generator(
         check_model(data, where)
         dynamic = card.kind == IMAGES and not model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         parity = prove(source, data, card, raw=raw, half_range=half_range, fp16=fp16, dynamic=dynamic)
+        if card.num_ws:
+            assert styles is not None
+            parity |= prove_w(styles, data, card, raw=raw, half_range=half_range, fp16=fp16)
         precision = {"precision": "float16"} if fp16 else {}
         card = replace(card, parity={**parity, **precision, **(about or {})})
         data = with_card(model, card)

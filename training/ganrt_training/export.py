@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from ganrt_training.assemble import (
     CardTexts,
     append_pixels,
     check_target,
+    declare_w,
     prepend_image,
     set_inputs,
     write_generator,
 )
 from ganrt_training.checkpoint import find_snapshot, load_generator
 from ganrt_training.fold import fold_norms
-from ganrt_training.parity import Floats, Pixels, Source
+from ganrt_training.parity import Floats, Pixels, Source, Styles
 from ganrt_training.recipe import ImageToImage
 from ganrt_training.run_folder import to_float, to_pixels
 
@@ -91,10 +92,18 @@ def export_run(
             called = f"{card.name}.{direction}" if direction else card.name
             made[file] = _export_translator(network, replace(card, name=called), recipe.translation, file, fp16)
         return made
-    card = replace(card, z_dim=recipe.z_dim, class_names=trained.class_names, psi=hasattr(trained.generator, "w_avg"))
+    card = replace(
+        card,
+        z_dim=recipe.z_dim,
+        class_names=trained.class_names,
+        psi=hasattr(trained.generator, "w_avg"),
+        num_ws=getattr(trained.generator, "num_ws", 0),
+        w_dim=getattr(trained.generator, "w_dim", 0),
+    )
     model = to_onnx(fold_norms(trained.generator), card)
     raw = append_pixels(model, size=(card.height, card.width, card.channels), value_range=(-1, 1), nchw=True)
-    return {out: write_generator(model, card, torch_source(trained.generator), out, raw=raw, fp16=fp16)}
+    source_of, styles = torch_source(trained.generator), torch_styles(trained.generator) if card.num_ws else None
+    return {out: write_generator(model, card, source_of, out, raw=raw, styles=styles, fp16=fp16)}
 
 
 def _target(out: Path, direction: str) -> Path:
@@ -136,8 +145,42 @@ def torch_source(generator: nn.Module) -> Source:
     return source
 
 
+def torch_styles(generator: Any) -> Styles:
+    """The two halves of a generator with w: its mapping, truncated, and its synthesis."""
+
+    @torch.no_grad()
+    def mapping(z: NDArray[Any], y: NDArray[np.int64] | None, psi: float | None) -> Floats:
+        labels = None if y is None else torch.from_numpy(y)
+        w: Floats = generator.truncated(torch.from_numpy(z), labels, None if psi is None else torch.tensor(psi)).numpy()
+        return w
+
+    @torch.no_grad()
+    def synthesis(w: Floats) -> tuple[Floats, Pixels]:
+        x = generator.synthesis(torch.from_numpy(w))
+        return x.numpy(), to_pixels(x)
+
+    return Styles(mapping, synthesis)
+
+
+class _WithW(nn.Module):
+    """A generator with an entry for w, and w as a second output."""
+
+    def __init__(self, generator: Any) -> None:
+        super().__init__()
+        self.generator: Any = generator
+
+    def forward(
+        self, z: Tensor, w: Tensor, w_given: Tensor, y: Tensor | None = None, psi: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        mapped = self.generator.truncated(z, y, psi)
+        return self.generator.synthesis(torch.where(w_given, w, mapped)), mapped
+
+
 def to_onnx(generator: nn.Module, card: Card) -> onnx.ModelProto:
-    """The graph of a network (z, y, psi) → float [N, C, H, W], N dynamic. Raises TrainingError when it has none."""
+    """The graph of a network (z, y, psi) → float [N, C, H, W], N dynamic. Raises TrainingError when it has none.
+
+    Where the card has w, the graph has the inputs ``w`` and ``w_given`` and the output ``w_mapped`` too.
+    """
     batch = torch.export.Dim("N")
     example = {"z": torch.zeros(2, card.z_dim)}
     shapes: dict[str, Any] = {"z": {0: batch}}
@@ -145,12 +188,20 @@ def to_onnx(generator: nn.Module, card: Card) -> onnx.ModelProto:
         example["y"], shapes["y"] = torch.zeros(2, dtype=torch.int64), {0: batch}
     if card.psi:
         example["psi"], shapes["psi"] = torch.tensor(1.0), {}
-    model = traced(generator, example, shapes)
+    if card.num_ws:
+        example |= {"w": torch.zeros(2, card.num_ws, card.w_dim), "w_given": torch.tensor(False)}
+        shapes |= {"w": {0: batch}, "w_given": {}}
+        generator = _WithW(generator)
+    model = traced(generator, example, shapes, ["raw_images", "w_mapped"][: 1 + bool(card.num_ws)])
     set_inputs(model, card.z_dim, bool(card.class_names), card.psi)
+    if card.num_ws:
+        declare_w(model, card.num_ws, card.w_dim)
     return model
 
 
-def traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any]) -> onnx.ModelProto:
+def traced(
+    network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any], outputs: Sequence[str] = ("raw_images",)
+) -> onnx.ModelProto:
     """The graph of a network, with inputs named as in ``example``. Raises TrainingError where it has none."""
     try:
         with _quiet():
@@ -161,7 +212,7 @@ def traced(network: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[f"given_{name}" if name == "images" else name for name in example],
-                output_names=["raw_images"],
+                output_names=list(outputs),
                 dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,

@@ -11,6 +11,8 @@ from ganrt.providers import runtime
 def to_half(model: onnx.ModelProto, raw: str) -> onnx.ModelProto:
     """A copy of a finished graph whose every float32 is a float16 up to the tensor ``raw``.
 
+    Inputs and outputs stay what they are (w and what the mapping makes of z among them).
+
     One that is in half precision already is left as it is. Inputs stay what they are, and so does the pixel step,
     which needs more than float16's 11 bits: ``raw`` is cast to float32. Weights beyond float16's range (65,504) are
     cut to it, which the proof of export tells.
@@ -39,8 +41,9 @@ def to_half(model: onnx.ModelProto, raw: str) -> onnx.ModelProto:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(body)
     graph.initializer.extend(others)
+    others_made = [value for value in finished if value.name != "images"]
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(raw, TensorProto.FLOAT, None))
+    graph.output.extend([helper.make_tensor_value_info(raw, TensorProto.FLOAT, None), *others_made])
     model = convert_float_to_float16(model, keep_io_types=True)
     OnnxModel.graph_topological_sort(model.graph, is_deterministic=True)
     model.graph.node.extend(steps)

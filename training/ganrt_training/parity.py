@@ -27,6 +27,14 @@ Pixels = NDArray[np.uint8]
 Source = Callable[[NDArray[Any], "NDArray[np.int64] | None", "float | None"], tuple[Floats, Pixels]]
 
 
+@dataclass(frozen=True)
+class Styles:
+    """The halves of a source that has w: (z, y, psi) → w float32 [N, num_ws, w_dim], and w → floats and pixels."""
+
+    mapping: Callable[[NDArray[Any], NDArray[np.int64] | None, float | None], Floats]
+    synthesis: Callable[[Floats], tuple[Floats, Pixels]]
+
+
 def prove(
     source: Source,
     model: bytes,
@@ -58,11 +66,11 @@ def prove(
     count = max(latents, batch + 1, len(card.class_names))
     random = np.random.default_rng(seed)
     shape = (card.height, card.width, card.channels)
-    given = _pictures(random, count, card.in_shape) if of_images else _latents(random, count, card)
+    given = _pictures(random, count, card.in_shape) if of_images else latents_of(random, count, card)
     y = np.arange(count) % len(card.class_names) if card.class_names else None
     uint8_atol = HALF_UINT8_ATOL if fp16 else UINT8_ATOL
     float_atol = np.inf if fp16 else FLOAT_ATOL * half_range
-    worst: dict[str, _Difference] = {}
+    worst: dict[str, Difference] = {}
     unequal, compared, beyond = 0, 0, 0.0
 
     trials: list[tuple[NDArray[Any], tuple[int, int, int], int, float | None]] = []
@@ -95,7 +103,7 @@ def prove(
             ("alone_float_max", from_onnx[0], alone[0], float_atol, raw, "the row alone"),
             ("alone_uint8_max", from_onnx[1], alone[1], uint8_atol, "images", "the row alone"),
         ):
-            difference = _largest(found, expected, y, limit=limit, what=f"{what} at {where}", name=name)
+            difference = largest(found, expected, y, limit=limit, what=f"{what} at {where}", name=name)
             if figure not in worst or difference.apart > worst[figure].apart:
                 worst[figure] = difference
         levels = np.abs(from_onnx[1].astype(np.int16) - from_source[1])
@@ -103,16 +111,7 @@ def prove(
         beyond = max(beyond, float(np.mean(levels > uint8_atol)))
         compared += levels.size
 
-    largest = max(worst.values(), key=lambda difference: difference.apart / difference.limit)
-    if largest.apart > largest.limit and (not fp16 or beyond > HALF_BEYOND):
-        allowed = f"At most {largest.limit:g} is allowed"
-        if fp16:
-            allowed += f" on {1 - HALF_BEYOND:.1%} of the pixels; {beyond:.2%} are further apart"
-        raise ParityError(largest.message, f"{allowed}. Nothing was written.")
-    figures: dict[str, Any] = {
-        name: int(difference.apart) if "uint8" in name else _round(difference.apart)
-        for name, difference in worst.items()
-    }
+    figures = judged(worst, beyond if fp16 else None)
     limits = {"uint8_beyond_share": _round(beyond)} if fp16 else {"float_atol": _round(float_atol)}
     return (
         figures
@@ -130,7 +129,25 @@ def prove(
     )
 
 
-def _latents(random: np.random.Generator, count: int, card: Card) -> Floats:
+def judged(worst: dict[str, Difference], beyond: float | None) -> dict[str, Any]:
+    """The figures for the card. Raises ParityError when one is past its limit.
+
+    In half precision ``beyond`` is the share of pixels that are, which may be a thousandth.
+    """
+    furthest = max(worst.values(), key=lambda difference: difference.apart / difference.limit)
+    if furthest.apart > furthest.limit and (beyond is None or beyond > HALF_BEYOND):
+        allowed = f"At most {furthest.limit:g} is allowed"
+        if beyond is not None:
+            allowed += f" on {1 - HALF_BEYOND:.1%} of the pixels; {beyond:.2%} are further apart"
+        raise ParityError(furthest.message, f"{allowed}. Nothing was written.")
+    return {
+        name: int(difference.apart) if "uint8" in name else _round(difference.apart)
+        for name, difference in worst.items()
+    }
+
+
+def latents_of(random: np.random.Generator, count: int, card: Card) -> Floats:
+    """Latents as the card says: float32 [count, z_dim]."""
     z = random.standard_normal((count, card.z_dim), np.float32)
     return random.uniform(-1, 1, z.shape).astype(np.float32) if card.z_distribution == "uniform" else z
 
@@ -146,6 +163,19 @@ def _pictures(random: np.random.Generator, count: int, shape: tuple[int, int, in
 
 def onnx_source(model: bytes, raw: str, name: str = "z") -> Source:
     """The file itself for pixels; a copy with ``raw`` as its output for floats. ``name`` is that of its first input."""
+    floats, pixels = sessions(model, raw)
+
+    def run(z: NDArray[Any], y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
+        feeds = (
+            {name: z} | ({} if y is None else {"y": y}) | ({} if psi is None else {"psi": np.array(psi, np.float32)})
+        )
+        return floats.run([raw], feeds)[0], pixels.run(["images"], feeds)[0]
+
+    return run
+
+
+def sessions(model: bytes, raw: str) -> tuple[Any, Any]:
+    """A session on a copy of a file with ``raw`` as its output, and one on the file itself. Raises ParityError."""
     with_floats = onnx.load_model_from_string(model)
     del with_floats.graph.output[:]
     with_floats.graph.output.append(onnx.helper.make_tensor_value_info(raw, onnx.TensorProto.FLOAT, None))
@@ -158,14 +188,7 @@ def onnx_source(model: bytes, raw: str, name: str = "z") -> Source:
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
         raise ParityError(f"ONNX Runtime does not load the export: {error}") from error
-
-    def run(z: NDArray[Any], y: NDArray[np.int64] | None, psi: float | None) -> tuple[Floats, Pixels]:
-        feeds = (
-            {name: z} | ({} if y is None else {"y": y}) | ({} if psi is None else {"psi": np.array(psi, np.float32)})
-        )
-        return floats.run([raw], feeds)[0], pixels.run(["images"], feeds)[0]
-
-    return run
+    return floats, pixels
 
 
 def _named(make: Source, name: str) -> Source:
@@ -198,15 +221,18 @@ def _in_batches(
 
 
 @dataclass(frozen=True)
-class _Difference:
+class Difference:
+    """How far apart two numbers are, how far they may be, and which they are."""
+
     apart: float
     limit: float
     message: str
 
 
-def _largest(
+def largest(
     found: NDArray[Any], other: NDArray[Any], y: NDArray[np.int64] | None, *, limit: float, what: str, name: str
-) -> _Difference:
+) -> Difference:
+    """The largest difference of two arrays [N, ...], ``found`` in ONNX Runtime. Raises ParityError for other shapes."""
     if found.shape != other.shape:
         raise ParityError(f"{what} has shape {list(found.shape)} in ONNX Runtime, {list(other.shape)} from {name}")
     apart = np.abs(found.astype(np.float64) - other)
@@ -215,7 +241,7 @@ def _largest(
         f"{what}, index {at[0]}, label {_label(y, at[0])}, position {list(at[1:])}: {float(found[at]):.6g} in ONNX "
         f"Runtime, {float(other[at]):.6g} from {name}, {float(apart[at]):.2g} apart"
     )
-    return _Difference(float(apart[at]), limit, message)
+    return Difference(float(apart[at]), limit, message)
 
 
 def _label(y: NDArray[np.int64] | None, index: int) -> str:

@@ -112,6 +112,8 @@ class Layer(nn.Module):
 class Generator(nn.Module):
     """z float [N, z_dim], y int64 [N], psi float scalar → images float [N, channels, size, size], about [-1, 1].
 
+    In between there is w: ``synthesis(truncated(z, y, psi))``; ``num_ws`` layers take one of ``w_dim`` numbers each.
+
     psi 1 leaves w as it is, 0 makes it the mean w of training (Karras et al. 2018, arXiv 1812.04948, appendix B).
     """
 
@@ -134,6 +136,7 @@ class Generator(nn.Module):
         side, times = upsamplings(name, size)
         widths = [width * min(4, 1 << i) for i in reversed(range(times + 1))]
         self.mapping = Mapping(z_dim, z_dim, mapping_layers, classes)
+        self.num_ws, self.w_dim = 2 * times + 1, z_dim
         self.style_mixing = style_mixing
         self.constant = nn.Parameter(torch.randn(1, widths[0], side, side))
         self.layers = nn.ModuleList([Layer(widths[0], widths[0], side, z_dim)])
@@ -147,10 +150,12 @@ class Generator(nn.Module):
         self.register_buffer("path_mean", torch.zeros(()))
 
     def forward(self, z: Tensor, y: Tensor | None = None, psi: Tensor | None = None) -> Tensor:
+        return self.synthesis(self.truncated(z, y, psi))
+
+    def truncated(self, z: Tensor, y: Tensor | None = None, psi: Tensor | None = None) -> Tensor:
+        """One w for each layer, float [N, num_ws, w_dim], as far from the mean as psi says."""
         w = self.styles(z, y)
-        if psi is not None:
-            w = self.w_avg + psi * (w - self.w_avg)
-        return self.synthesis(w)
+        return w if psi is None else self.w_avg + psi * (w - self.w_avg)
 
     def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """One w for each layer, float [N, layers, w_dim]: in training those of two latents, from a random layer on."""
