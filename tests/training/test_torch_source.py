@@ -200,7 +200,7 @@ def test_of_several_weights_that_fit_the_key_decides(export: Exporter) -> None:
         export("Plain", both)
     export("Plain", both, key="ema.g")
     network = Plain()
-    network.load_state_dict(both["ema"]["g"])  # type: ignore[arg-type]
+    network.load_state_dict(both["ema"]["g"])
     assert is_near(export.run(Z[:20, :12]), network.eval()(torch.from_numpy(Z[:20, :12])))
     with pytest.raises(UsageError, match=r"no weights under the key 'gg'\nIt has: g \(\d+ tensors\), "):
         export("Plain", both, key="gg", overwrite=True)
@@ -258,7 +258,8 @@ def with_code(folder: Path) -> Path:
 
 
 def scripted(folder: Path) -> Path:
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), folder / "script.pt")
+    traced: Any = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, folder / "script.pt")
     return folder / "script.pt"
 
 

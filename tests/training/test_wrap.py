@@ -290,7 +290,7 @@ def made(z: NDArray[Any], y: NDArray[Any] | None, low: float, high: float, chann
     w, table = (numpy_helper.to_array(weight(name, n, channels * 16)) for name, n in (("w", 6), ("table", 3)))
     x = z @ w + (0 if y is None else table[y])
     x = np.tanh(x) if low < 0 else high / (1 + np.exp(-x))
-    levels = (x - low) * (255 / (high - low)) + 0.5
+    levels: NDArray[Any] = (x - low) * (255 / (high - low)) + 0.5
     return levels.reshape(-1, channels, 4, 4).transpose(0, 2, 3, 1) if nchw else levels.reshape(-1, 4, 4, channels)
 
 
@@ -321,7 +321,7 @@ def test_labels_latents_ranges_and_channels(
     assert any(sentence.startswith(f"range: [{low}, {high}], guessed") for sentence in told)
     assert any(f"with channels {'first' if nchw else 'last'}" in sentence for sentence in told)
     z, y = np.random.default_rng(3).standard_normal((7, 6)).astype(np.float32), np.arange(7) % 3
-    feeds = {"z": z} if label == "none" else {"z": z, "y": y}
+    feeds: dict[str, NDArray[Any]] = {"z": z} if label == "none" else {"z": z, "y": y}
     found = run(tmp_path / "ours.onnx", feeds).astype(int)
     expected = made(z, None if label == "none" else y, low, high, channels, nchw)
     assert np.abs(found - np.floor(expected)).max() <= 1
