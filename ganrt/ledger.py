@@ -25,7 +25,8 @@ from ganrt.errors import DatasetDamaged, DatasetError, DatasetLocked, DatasetMis
 from ganrt.files import sync_folder
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_of
-from ganrt.shards import Plan, Record, Shard, class_folders
+from ganrt.shards import DatasetPlan, Plan, Record, Shard, class_folders
+from ganrt.translation_plan import KIND, TranslationPlan
 
 logger = logging.getLogger("ganrt")
 
@@ -40,7 +41,7 @@ _DIGEST = re.compile("[0-9a-f]{32}").fullmatch
 class Part:
     """The state of one plan under a root, from all its ledgers."""
 
-    plan: Plan
+    plan: DatasetPlan
     n: int = 0
     ledgers: list[Path] = field(default_factory=list)
     finished: dict[int, tuple[int, str]] = field(default_factory=dict)  # shard → images, pixel digest
@@ -89,11 +90,11 @@ def read_parts(root: Path) -> dict[str, Part]:
     """The parts under a root, by name. Raises DatasetDamaged for a ledger that cannot be one."""
     parts: dict[str, Part] = {}
     for path in sorted(root.glob("ganrt*.ledger")):
-        head: Plan | None = None
+        head: DatasetPlan | None = None
         for _, entry in _entries(path):
             if head is None:
                 head = _plan(path, entry)
-                part = parts.setdefault(head.part, Part(head))
+                part = parts.setdefault(head.part, Part(head, head.count))
                 if part.plan != head:
                     raise DatasetDamaged(
                         f"{path.name} and {part.ledgers[0].name} hold different plans of one part",
@@ -119,7 +120,7 @@ def open_parts(root: Path) -> dict[str, Part]:
         raise DatasetError(f"{root} is no folder", "Name the folder of a dataset.")
     parts = read_parts(root)
     if not parts:
-        raise DatasetError(f"{root} holds no ganrt dataset", "Name the folder that was given to generate as --out.")
+        raise DatasetError(f"{root} holds no ganrt dataset", "Name a folder that ganrt wrote a dataset to.")
     return parts
 
 
@@ -135,7 +136,7 @@ class Ledger:
 
     @classmethod
     def claim(
-        cls, root: Path, plan: Plan, machine: Machine, n: int, overwrite: bool = False, alone: bool = False
+        cls, root: Path, plan: DatasetPlan, machine: Machine, n: int, overwrite: bool = False, alone: bool = False
     ) -> Ledger:
         """Opens and locks the ledger for ``n`` images of ``plan``, after making sure that the root may be written.
 
@@ -156,7 +157,7 @@ class Ledger:
         try:
             # Whoever removed or replaced the file since it was opened has the lock of the new one.
             if not try_lock(file) or not _is_at(file, path):
-                raise _locked(root, plan.part)
+                raise _locked(root, plan)
             _drop_torn_end(file)
             if file.seek(0, os.SEEK_END) == 0:
                 ledger._write({"ganrt": VERSION, "fingerprint": plan.fingerprint(), "plan": plan.to_dict()})
@@ -171,7 +172,7 @@ class Ledger:
                     continue
                 held = ledger._others.enter_context(open(other, "r+b"))  # noqa: SIM115 - likewise
                 if not try_lock(held, shared=True):
-                    raise _locked(root, plan.part)
+                    raise _locked(root, plan)
             if part.n != n or not _says(path, n):
                 ledger._write({"n": n})
             part.n = n
@@ -234,17 +235,18 @@ def remove_part(root: Path, name: str) -> None:
         for path in part.ledgers:
             file = stack.enter_context(open(path, "a+b"))
             if not try_lock(file):
-                raise _locked(root, name)
+                raise _locked(root, part.plan)
         layout = layout_of(part.plan)
         common = layout.common(part.n)
+        folders: set[Path] = set()
         for names in (common, *(layout.names(shard) for shard in part.plan.shards(part.n))):
             for file_name in names:
                 for end in ("", ".part"):
                     (root / (file_name + end)).unlink(missing_ok=True)
-        for folder in {(root / n).parent for s in part.plan.shards(len(part.plan.classes)) for n in layout.names(s)}:
-            if folder != root:
-                with contextlib.suppress(OSError):  # it holds somebody else's files
-                    folder.rmdir()
+            folders |= {root / above for name in names if (above := name.rpartition("/")[0])}
+        for folder in folders:
+            with contextlib.suppress(OSError):  # it holds somebody else's files
+                folder.rmdir()
         for file_name in (README, MANIFEST):
             (root / file_name).unlink(missing_ok=True)
         if os.name == "nt":  # an open file cannot be removed there
@@ -277,7 +279,7 @@ def try_lock(file: FileIO | IO[bytes], shared: bool = False) -> bool:
     return True
 
 
-def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part | None:
+def check_root(root: Path, plan: DatasetPlan, n: int, overwrite: bool = False) -> Part | None:
     """The part's state. Raises DatasetMismatch unless this plan may be written here, or in its part's place."""
     if not root.is_dir():
         raise UsageError(f"{root} is a file", "Name a folder for the dataset.")
@@ -294,7 +296,9 @@ def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part 
         differing = "\n  ".join(plan.differences(mine.plan))
         raise DatasetMismatch(
             f"{root} holds another dataset:\n  {differing}",
-            "Name another --out, add this one beside it with --part NAME, or replace it with --overwrite.",
+            "Name another --out, add this one beside it with --part NAME, or replace it with --overwrite."
+            if plan.shared
+            else "Name another folder, or replace it with --overwrite.",
         )
     if mine and not overwrite and mine.n > n:
         raise DatasetMismatch(
@@ -302,6 +306,12 @@ def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part 
             "A dataset can grow and not shrink: name another --out, or replace it with --overwrite.",
         )
     for name, other in parts.items():
+        if name != plan.part and not (plan.shared and other.plan.shared):
+            raise DatasetMismatch(
+                f"{root} has {called(name)}, which ganrt {other.plan.command} made; this one is of "
+                f"ganrt {plan.command}",
+                "A dataset made of images shares no folder: name another.",
+            )
         if name != plan.part and name.casefold() == plan.part.casefold():
             raise UsageError(
                 f"part {plan.part!r}: there is a part {name!r}",
@@ -317,10 +327,10 @@ def check_root(root: Path, plan: Plan, n: int, overwrite: bool = False) -> Part 
     return mine
 
 
-def _check_folders(plan: Plan, other: Plan, theirs: str) -> None:
+def _check_folders(plan: DatasetPlan, other: DatasetPlan, theirs: str) -> None:
     """Raises DatasetMismatch when a reader of class folders would mix up the classes of two parts."""
-    if bool(plan.classes) != bool(other.classes):
-        which = f"{theirs} has classes and this plan has none" if other.classes else f"{theirs} has no classes"
+    if plan.labelled != other.labelled:
+        which = f"{theirs} has classes and this plan has none" if other.labelled else f"{theirs} has no classes"
         raise DatasetMismatch(
             f"{which}: folders of images and loose ones do not mix", "Name another --out, or use --layout webdataset."
         )
@@ -340,11 +350,9 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _locked(root: Path, part: str) -> DatasetLocked:
-    return DatasetLocked(
-        f"another run is writing {called(part)} of {root}",
-        "Wait for it, or stop it; or give this one a share of its own with --shard K/M or --part NAME.",
-    )
+def _locked(root: Path, plan: DatasetPlan) -> DatasetLocked:
+    share = "; or give this one a share of its own with --shard K/M or --part NAME" if plan.shared else ""
+    return DatasetLocked(f"another run is writing {called(plan.part)} of {root}", f"Wait for it, or stop it{share}.")
 
 
 def _says(path: Path, n: int) -> bool:
@@ -394,17 +402,18 @@ def torn_lines(path: Path) -> list[int]:
     return torn
 
 
-def _plan(path: Path, entry: dict[str, Any]) -> Plan:
+def _plan(path: Path, entry: dict[str, Any]) -> DatasetPlan:
     version = entry.get("ganrt")
     if isinstance(version, int) and version > VERSION:
         raise DatasetMismatch(
             f"{path.name} was written by a newer ganrt (format {version})", "Upgrade: pip install --upgrade ganrt"
         )
     try:
-        plan = Plan.from_dict(entry["plan"])
+        values = entry["plan"]
+        plan: DatasetPlan = (TranslationPlan if values.get("kind") == KIND else Plan).from_dict(values)
         if version != VERSION or plan.layout not in LAYOUTS or plan.fingerprint() != entry["fingerprint"]:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise _no_ledger(path) from None
     return plan
 

@@ -112,7 +112,7 @@ def _manifest(parts: dict[str, Part], done: bool) -> bytes:
             "images": part.n,
             "per_class": plan.per_class(part.n),
             "fingerprint": plan.fingerprint(),
-            "plan": plan.to_dict(),
+            "plan": plan.summary(),
         }
         if whole:
             state = hashlib.blake2b(digest_size=16)
