@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,16 @@ from ganrt.errors import Cancelled, DatasetDamaged, DatasetError, GanrtError, Us
 from ganrt.files import storage_error
 from ganrt.layouts import layout_of
 from ganrt.ledger import Part, called, read_parts
+from ganrt.providers import cpu_count
+from ganrt.workers import in_threads
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_BYTES = 1 << 30  # of an encoded image
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 _DIGEST = 16  # bytes
+_MANY = 1000  # images, so that it is told that they are looked at
+
+logger = logging.getLogger("ganrt")
 
 T = TypeVar("T")
 
@@ -45,8 +51,10 @@ class Inputs:
     read: Callable[[int], Pixels]
 
 
-def read_inputs(images: str | os.PathLike[str], cancel: threading.Event | None = None) -> Inputs:
+def read_inputs(images: str | os.PathLike[str], cancel: threading.Event | None = None, decode: bool = False) -> Inputs:
     """Looks at all images of a folder, or of a dataset: names, sizes, digests. Reads each file once.
+
+    With ``decode`` the files of a folder are decoded too, so that none turns out to be broken later.
 
     A dataset of ganrt's is known by its ledgers. Otherwise the images lie directly in the folder, or in a folder
     a class; they are sorted by class name and file name. Files that do not end as images do, and hidden ones,
@@ -60,7 +68,7 @@ def read_inputs(images: str | os.PathLike[str], cancel: threading.Event | None =
         raise UsageError(f"{root} is no folder", "Name a folder of images, or of a dataset.")
     try:
         parts = read_parts(root)
-        return _of_dataset(root, parts, cancel) if parts else _of_folder(root, cancel)
+        return _of_dataset(root, parts, cancel) if parts else _of_folder(root, cancel, decode)
     except OSError as error:
         raise storage_error(error) from error
 
@@ -68,7 +76,7 @@ def read_inputs(images: str | os.PathLike[str], cancel: threading.Event | None =
 # Folders of files ---------------------------------------------------------------------------------------------------
 
 
-def _of_folder(root: Path, cancel: threading.Event | None) -> Inputs:
+def _of_folder(root: Path, cancel: threading.Event | None, decode: bool) -> Inputs:
     loose, classes = _listed(root, root.resolve())
     if loose and classes:
         some = next(iter(classes.values()))[0]
@@ -81,13 +89,22 @@ def _of_folder(root: Path, cancel: threading.Event | None) -> Inputs:
     class_names = tuple(sorted(classes))
     names = tuple(loose) if loose else tuple(name for c in class_names for name in classes[c])
     labels = tuple(y for y, c in enumerate(class_names) for _ in classes[c])
-    state, digests, sizes = hashlib.blake2b(digest_size=_DIGEST), list[bytes](), list[tuple[int, int]]()
-    for name in names:
-        _heed(cancel)
-        data = _file(root, name)
-        digests.append(hashlib.blake2b(data, digest_size=_DIGEST).digest())
-        sizes.append(_sound(root, name, lambda data=data: size_of(data)))  # type: ignore[misc]
-        state.update(_entry(name) + digests[-1])
+    digests, sizes = [b""] * len(names), [(0, 0)] * len(names)
+
+    def look(index: int) -> None:
+        data = _file(root, names[index])
+        digests[index] = hashlib.blake2b(data, digest_size=_DIGEST).digest()
+        sizes[index] = _sound(root, names[index], lambda: size_of(data))
+        if decode:
+            _sound(root, names[index], lambda: flat(upright(data)))
+
+    if len(names) >= _MANY:
+        logger.info("looking at %s images", f"{len(names):,}")
+    _heed(cancel)
+    in_threads(look, range(len(names)), min(cpu_count(), len(names)), threading.Event(), cancel)
+    state = hashlib.blake2b(digest_size=_DIGEST)
+    for name, found in zip(names, digests, strict=True):
+        state.update(_entry(name) + found)
 
     def read(index: int) -> Pixels:
         name = names[index]

@@ -87,7 +87,7 @@ def translate(
     Raises the errors of :func:`ganrt.load_translator`, UsageError, DatasetError for an image that cannot be
     read, DatasetMismatch, DatasetLocked, DatasetDamaged, StorageError, StorageFull, InferenceError, Cancelled.
     """
-    job = _prepare(model, images, out, workers, threads, device, options, False, cancel)
+    job = _prepare(model, images, out, workers, threads, device, overwrite, options, False, cancel)
     return make_dataset(job, progress, cancel, overwrite)
 
 
@@ -105,7 +105,7 @@ def upscale(
     **options: Unpack[TranslationOptions],
 ) -> Report:
     """As :func:`ganrt.translate`, with a generator that makes images larger; any other is a UsageError."""
-    job = _prepare(model, images, out, workers, threads, device, options, True, cancel)
+    job = _prepare(model, images, out, workers, threads, device, overwrite, options, True, cancel)
     return make_dataset(job, progress, cancel, overwrite)
 
 
@@ -116,6 +116,7 @@ def _prepare(
     workers: int | None,
     threads: int | None,
     device: str,
+    overwrite: bool,
     options: TranslationOptions,
     enlarging: bool,
     cancel: threading.Event | None,
@@ -133,7 +134,8 @@ def _prepare(
             "Use ganrt translate.",
         )
     check_apart(Path(images), Path(out))
-    inputs = read_inputs(images, cancel)
+    # What a run before has begun was decoded then.
+    inputs = read_inputs(images, cancel, decode=overwrite or not list(Path(out).glob("ganrt*.ledger")))
     plan = make_translation_plan(checked, inputs, Path(images), **options)
     layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
     return Job(
