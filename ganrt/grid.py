@@ -155,7 +155,8 @@ def _within(image: Pixels, most: int) -> Pixels:
     if max(height, width) <= most:
         return image
     ratio = most / max(height, width)
-    return resize(image[None], (max(1, round(width * ratio)), max(1, round(height * ratio))), "lanczos")[0]
+    [fitting] = resize(image[None], (max(1, round(width * ratio)), max(1, round(height * ratio))), "lanczos")
+    return np.asarray(fitting)
 
 
 def _grid(rows: list[list[Pixels]]) -> Pixels:

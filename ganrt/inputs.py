@@ -196,6 +196,7 @@ def _of_dataset(root: Path, parts: dict[str, Part], cancel: threading.Event | No
     if len({part.plan.labelled for part in ordered}) > 1:
         raise UsageError(f"{root} has parts with classes and parts without", "Translate one that has either.")
     class_names = tuple(dict.fromkeys(name for part in ordered for name in part.plan.class_names))
+    numbers = {name: y for y, name in enumerate(class_names)}
     state, names, labels = hashlib.blake2b(digest_size=_DIGEST), list[str](), list[int]()
     sizes: list[tuple[int, int]] = []
     readers: list[tuple[int, Callable[[int], Pixels]]] = []  # first index of a part, and how it is read
@@ -215,7 +216,7 @@ def _of_dataset(root: Path, parts: dict[str, Part], cancel: threading.Event | No
             mine = files if plan.layout == "folder" else [f"{files[0]}/{stem}{index:08d}" for index in indices]
             names += mine
             if plan.labelled:
-                labels += [class_names.index(plan.class_names[y]) for y in plan.labels(shard.start, shard.stop)]
+                labels += [numbers[plan.class_names[y]] for y in plan.labels(shard.start, shard.stop)]
             if plan.pixels:
                 sizes += [(plan.pixels[1], plan.pixels[0])] * len(shard)
             for name in mine:

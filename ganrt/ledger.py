@@ -120,7 +120,9 @@ def open_parts(root: Path) -> dict[str, Part]:
         raise DatasetError(f"{root} is no folder", "Name the folder of a dataset.")
     parts = read_parts(root)
     if not parts:
-        raise DatasetError(f"{root} holds no ganrt dataset", "Name a folder that ganrt wrote a dataset to.")
+        raise DatasetError(
+            f"{root} holds no ganrt dataset", "Name the folder that was given to generate as --out, or to translate."
+        )
     return parts
 
 

@@ -381,5 +381,6 @@ def fitted(image: Pixels, size: tuple[int, int], how: str, resample: str) -> Pix
         box = ((width - wide) / 2, (height - tall) / 2, (width + wide) / 2, (height + tall) / 2)
         box = (max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3]))
     whole = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    pixels: Pixels = np.asarray(whole.resize(size, RESAMPLE[resample], box=box))
-    return pixels.reshape(size[1], size[0], channels)
+    made: Pixels = np.empty((size[1], size[0], channels), np.uint8)
+    made[:] = np.asarray(whole.resize(size, RESAMPLE[resample], box=box)).reshape(made.shape)
+    return made

@@ -57,6 +57,8 @@ def verify(
     """
     root = Path(root)
     try:
+        if images is not None and not any(isinstance(p.plan, TranslationPlan) for p in open_parts(root).values()):
+            raise UsageError(f"images do not apply: {root} was made of latents", "Leave them out.")
         damage = list(_damage(root, progress))
         if repair and any(d.part is not None for d in damage):
             _repair(root, damage, model, device, images)

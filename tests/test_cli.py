@@ -495,7 +495,7 @@ def test_images_are_translated_verified_repaired_and_shown(run: Run, tmp_path: P
     [
         ("upscale same photos out", 2, "generator same makes images of the size it is given: it enlarges nothing"),
         ("translate fashion photos out", 2, "generator fashion is latent-to-image: it takes latents, not images"),
-        ("translate nothing photos out", 2, "no generator is called 'nothing'"),
+        ("translate nothing photos out", 2, "no model named 'nothing'"),
         ("translate same photos photos/out", 2, "photos/out lies in photos"),
         ("translate same missing out", 2, "missing is no folder"),
         ("translate same photos out --tile 4", 2, "tile does not apply: generator same takes images of 8x8 alone"),

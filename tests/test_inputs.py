@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import ganrt
+from ganrt import translation
 from ganrt.errors import DatasetError, UsageError
 from ganrt.names import file_stem
 from tests.datasets import contents, images, members
@@ -75,7 +76,8 @@ def transparent() -> Pixels:
 def on_white() -> Pixels:
     alpha = transparent()[..., 3:].astype(int)
     mixed = (FLAT * alpha + 255 * (255 - alpha)) / 255
-    return np.round(mixed).astype(np.uint8)
+    pixels: Pixels = np.round(mixed).astype(np.uint8)
+    return pixels
 
 
 def two_frames() -> bytes:
@@ -194,7 +196,7 @@ def test_an_image_that_changes_while_it_is_translated_is_an_error(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_classes(tmp_path / "in")
-    real = ganrt.translation.load_translation  # type: ignore[attr-defined]
+    real = translation.load_translation
 
     def late(*arguments: Any) -> Any:
         write_picture(tmp_path / "in/dog/20 photo.png", picture(77))

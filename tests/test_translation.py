@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import json
 import socket
@@ -15,6 +16,8 @@ from PIL import Image
 
 import ganrt
 from ganrt.errors import DatasetMismatch, UsageError
+from ganrt.ledger import read_parts
+from ganrt.translation_plan import TranslationPlan
 from tests.datasets import LAYOUTS, contents, differences, files, folders, image_files, images, marks, members
 from tests.datasets import make as generate
 from tests.models import tiny_model
@@ -498,3 +501,24 @@ def test_images_that_would_become_too_large_are_named_before_anything_is_written
     write_picture(tmp_path / "in/b.png", picture(0, 900, 900, 1))
     with pytest.raises(UsageError, match=r"b\.png would become 14400x14400 pixels: more than 178,956,970, as most"):
         translate(model, tmp_path / "in", tmp_path / "out")
+
+
+# The plan -----------------------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Any] = {
+    "model": "other", "model_digest": "1" * 64, "class_names": ("cat", "cow"), "in_channels": 1, "channels": 1,
+    "scale": 3, "names": ("x.png",) * 21, "label_list": (0,) * 21, "inputs": "0" * 32, "size": None, "resize": "crop",
+    "resample": "nearest", "tile": 4, "overlap": 1, "multiple": 2, "layout": "webdataset", "format": "jpeg",
+    "quality": 80, "mark": False, "shard_size": 16, "batch": 8,
+}  # fmt: skip
+
+
+def test_the_fingerprint_tells_plans_apart_by_every_field(model: Path, cats: Path, tmp_path: Path) -> None:
+    translate(model, cats, tmp_path / "out")
+    plan = read_parts(tmp_path / "out")[""].plan
+    assert isinstance(plan, TranslationPlan)
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(plan) if f.init} - {"part"}, "name a change of it here"
+    others = [dataclasses.replace(plan, **{name: value}) for name, value in CHANGES.items()]
+    assert len({plan.fingerprint(), *(other.fingerprint() for other in others)}) == len(CHANGES) + 1
+    again = TranslationPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan and again.fingerprint() == plan.fingerprint()

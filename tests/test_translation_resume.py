@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pytest
 import ganrt
 from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, UsageError
 from tests.datasets import LAYOUTS, differences, files, finished_shards, run, start, wait_for_shards
+from tests.models import tiny_model
 from tests.pictures import (
     command,
     picture,
@@ -179,12 +179,13 @@ def test_a_missing_readme_needs_no_images(made: Callable[[str], tuple[Path, Path
     assert ganrt.verify(out, repair=True) == []
 
 
-def test_images_do_not_apply_to_other_datasets(made: Callable[[str], tuple[Path, Path, Path]], tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "ganrt", "verify", str(tmp_path), "--images", str(tmp_path)])
-    assert (done.returncode, done.stderr) == (
-        2,
-        "ganrt: --images does not apply without --repair\n  Leave it out, or add --repair.\n",
-    )
+def test_images_do_not_apply_to_datasets_of_latents(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.onnx"
+    model.write_bytes(tiny_model())
+    ganrt.generate(model, n=4, out=tmp_path / "out", device="cpu")
+    with pytest.raises(UsageError) as error:
+        ganrt.verify(tmp_path / "out", repair=True, images=tmp_path)
+    assert str(error.value) == f"images do not apply: {tmp_path / 'out'} was made of latents\nLeave them out."
 
 
 @pytest.mark.parametrize(
