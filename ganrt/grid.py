@@ -155,8 +155,9 @@ def _within(image: Pixels, most: int) -> Pixels:
     if max(height, width) <= most:
         return image
     ratio = most / max(height, width)
-    [fitting] = resize(image[None], (max(1, round(width * ratio)), max(1, round(height * ratio))), "lanczos")
-    return np.asarray(fitting)
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    fitting: Pixels = resize(image[None], size, "lanczos")[0]
+    return fitting
 
 
 def _grid(rows: list[list[Pixels]]) -> Pixels:

@@ -12,7 +12,7 @@ from ganrt.console import ProgressBar, log_device, report_text, stoppable
 
 if TYPE_CHECKING:
     from ganrt.engine import Progress
-    from ganrt.translation import TranslationOptions
+    from ganrt.translation_planning import TranslationOptions
 
 Model = Annotated[
     str, typer.Argument(help="An image-to-image generator: a name that `ganrt models` lists, or the path of its file.")
