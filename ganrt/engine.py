@@ -19,8 +19,9 @@ from ganrt.errors import GanrtError
 from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
-from ganrt.ledger import Ledger, Machine, Part
+from ganrt.ledger import Ledger
 from ganrt.manifest import complete
+from ganrt.parts import Machine, Part
 from ganrt.providers import installed_runtimes
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
 from ganrt.workers import InOrder, Stopped, arrange, in_threads

@@ -14,8 +14,8 @@ from ganrt.errors import DatasetDamaged, DatasetError, UnknownModel, UsageError
 from ganrt.files import storage_error, write_synced
 from ganrt.generator import Generator, load
 from ganrt.layouts import layout_of
-from ganrt.ledger import Part, open_parts, read_parts
 from ganrt.models import find_model, is_path
+from ganrt.parts import Part, open_parts, read_parts
 from ganrt.samples import choose_classes
 from ganrt.shards import MAX_SIZE, require
 

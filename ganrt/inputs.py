@@ -19,7 +19,7 @@ from ganrt.encode import Pixels
 from ganrt.errors import Cancelled, DatasetDamaged, DatasetError, GanrtError, UsageError
 from ganrt.files import storage_error
 from ganrt.layouts import layout_of
-from ganrt.ledger import Part, called, read_parts
+from ganrt.parts import Part, called, read_parts
 from ganrt.providers import cpu_count
 from ganrt.workers import in_threads
 

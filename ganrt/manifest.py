@@ -12,7 +12,8 @@ from pathlib import Path
 from ganrt.errors import DatasetDamaged, DatasetError
 from ganrt.files import storage_error, write_synced
 from ganrt.layouts import layout_of
-from ganrt.ledger import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts, try_lock
+from ganrt.ledger import try_lock
+from ganrt.parts import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts
 from ganrt.readme import readme
 
 

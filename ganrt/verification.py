@@ -16,9 +16,10 @@ from ganrt.generation import Sampler, samples_of
 from ganrt.generator import load_checked
 from ganrt.inputs import Inputs, read_inputs
 from ganrt.layouts import Layout, layout_of
-from ganrt.ledger import MANIFEST, README, Ledger, Part, machine_of, open_parts, torn_lines, try_lock
+from ganrt.ledger import Ledger, try_lock
 from ganrt.manifest import complete, expected_files
 from ganrt.models import find_model
+from ganrt.parts import MANIFEST, README, Part, machine_of, open_parts, torn_lines
 from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan

@@ -16,7 +16,7 @@ from PIL import Image
 
 import ganrt
 from ganrt.errors import DatasetMismatch, UsageError
-from ganrt.ledger import read_parts
+from ganrt.parts import read_parts
 from ganrt.translation_plan import TranslationPlan
 from tests.datasets import LAYOUTS, contents, differences, files, folders, image_files, images, marks, members
 from tests.datasets import make as generate
