@@ -5,6 +5,7 @@
     report = ganrt.generate("fashion", n=10_000, out="aug")
     translator = ganrt.load_translator("larger.onnx")   # an image-to-image generator of your own
     larger = translator(images)                         # uint8 [16, 56, 56, 1]
+    report = ganrt.translate("larger.onnx", "photos", out="large")
 
 Importing it loads nothing else: numpy, onnxruntime and pillow come with the first name that needs them.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ganrt.benchmark import LayoutSpeed, Speed, bench
     from ganrt.card import Card
     from ganrt.dry_run import Forecast, forecast
+    from ganrt.engine import Progress, Report
     from ganrt.errors import (
         Cancelled,
         ContractError,
@@ -38,12 +40,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ganrt.explanation import Explanation, explain
-    from ganrt.generation import Progress, Report, generate
+    from ganrt.generation import generate
     from ganrt.generator import Batch, Generator, load
     from ganrt.grid import preview
     from ganrt.manifest import merge
     from ganrt.models import Model, list_models
     from ganrt.style_mixing import StyleMix, style_mix
+    from ganrt.translation import translate, upscale
     from ganrt.translator import Translator, load_translator
     from ganrt.verification import Damage, verify
     from ganrt.walks import interpolate
@@ -89,6 +92,8 @@ __all__ = [
     "merge",
     "preview",
     "style_mix",
+    "translate",
+    "upscale",
     "verify",
 ]
 
@@ -112,8 +117,8 @@ _WHERE = {
     "MissingExtra": "errors",
     "Model": "models",
     "ModelError": "errors",
-    "Progress": "generation",
-    "Report": "generation",
+    "Progress": "engine",
+    "Report": "engine",
     "Speed": "benchmark",
     "StorageError": "errors",
     "StorageFull": "errors",
@@ -133,6 +138,8 @@ _WHERE = {
     "merge": "manifest",
     "preview": "grid",
     "style_mix": "style_mixing",
+    "translate": "translation",
+    "upscale": "translation",
     "verify": "verification",
 }
 

@@ -164,7 +164,7 @@ def check_kind(card: Card, kind: str) -> None:
     if card.kind == IMAGES:
         raise UsageError(
             f"generator {card.name} is {IMAGES}: it takes images, not latents",
-            "Use it in Python, through ganrt.load_translator; datasets, previews and bench need latent-to-image.",
+            "Give it images: ganrt translate MODEL IMAGES DIR; in Python, ganrt.translate or ganrt.load_translator.",
         )
     raise UsageError(
         f"generator {card.name} is {LATENTS}: it takes latents, not images",

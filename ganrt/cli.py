@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ganrt import __version__
-from ganrt.console import plain, short, shown
+from ganrt.console import crew, log_device, parsed_size, plain, report_text, short, shown
 from ganrt.errors import GanrtError, UsageError
 
 if TYPE_CHECKING:
     from ganrt.card import Card
     from ganrt.dry_run import Forecast
-    from ganrt.generation import Report
 
 app = typer.Typer(
     name="ganrt",
@@ -134,7 +133,7 @@ def generate(
     """Write a labelled, class-balanced dataset of generated images."""
     from ganrt.console import ProgressBar, stoppable
     from ganrt.dry_run import forecast
-    from ganrt.generation import Progress
+    from ganrt.engine import Progress
     from ganrt.generation import generate as run
     from ganrt.planning import PlanOptions
 
@@ -144,7 +143,7 @@ def generate(
         "classes": classes,
         "psi": psi,
         "latent_std": latent_std,
-        "size": _size(size),
+        "size": parsed_size(size),
         "resample": resample,
         "mode": mode,
         "layout": layout,
@@ -157,7 +156,7 @@ def generate(
     }
     machine = (0, 1) if shard is None else shard
     provider_options = _options_of(provider_option)
-    _log_device(quiet)
+    log_device(quiet)
     if dry_run:
         told = forecast(
             model,
@@ -201,7 +200,7 @@ def generate(
     if as_json:
         print(json.dumps(report.to_dict()))
     elif not quiet:
-        print(_report_text(report))
+        print(report_text(report))
 
 
 def _options_of(texts: list[str] | None) -> dict[str, str]:
@@ -210,49 +209,6 @@ def _options_of(texts: list[str] | None) -> dict[str, str]:
         if not equals:
             raise UsageError(f"provider option {name!r}", "Expected NAME=VALUE, as in enable_cuda_graph=1.")
     return {name: value for name, _, value in pairs}
-
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    if text is None:
-        return None
-    numbers = text.lower().split("x")
-    if len(numbers) > 2 or not all(number.strip().isdecimal() for number in numbers):
-        raise UsageError(f"size {text!r}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
-    sides = [int(number) for number in numbers]
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-
-def _log_device(quiet: bool) -> None:
-    """Lets ``auto`` say on stderr which device it took."""
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("ganrt: %(message)s"))
-    logger = logging.getLogger("ganrt")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-
-
-def _report_text(report: Report) -> str:
-    out = shlex.quote(report.out)
-    if report.device is None:
-        lines = [f"nothing to do: {report.already:,} images are in {report.out}"]
-    else:
-        already = f" ({report.already:,} were there already)" if report.already else ""
-        lines = [
-            f"{report.images:,} images{already} in {report.seconds:.1f} s, {report.images_per_second:,.0f} images/s, "
-            f"{report.device} with {_crew(report.processes, report.workers)}",
-            f"in {report.out}: layout {report.layout}" + (f", {report.format}" if report.format else ""),
-        ]
-    if report.complete:
-        lines.append(f"next: ganrt preview {out} --out preview.png, or ganrt verify {out}")
-    else:
-        lines.append("not complete yet: other shares are missing; the machine that ends last completes it")
-    return "\n".join(lines)
-
-
-def _crew(processes: int, workers: int) -> str:
-    return f"{workers} workers" if processes == 1 else f"{processes} processes of {workers} workers"
 
 
 def _forecast_text(told: Forecast) -> str:
@@ -266,7 +222,7 @@ def _forecast_text(told: Forecast) -> str:
             f"bytes:  {size_text(told.bytes)}, {size_text(told.bytes_on_disk)} on disk, "
             f"{size_text(told.bytes_free)} free",
             f"time:   about {told.seconds:,.1f} s, {told.images_per_second:,.0f} images/s, "
-            f"{told.device} with {_crew(told.processes, told.workers)}",
+            f"{told.device} with {crew(told.processes, told.workers)}",
             "nothing was written",
         )
     )
@@ -371,7 +327,7 @@ def preview(
     """Draw a grid of images, a class a row."""
     from ganrt.grid import preview as draw
 
-    _log_device(quiet=False)
+    log_device(quiet=False)
     grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)
     print(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels")
 
@@ -384,6 +340,10 @@ def verify(
         str | None,
         typer.Option(help="With --repair: the generator, where the manifest's name is not found."),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="With --repair, of what translate or upscale made: the images that it was made of."),
+    ] = None,
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Json = False,
@@ -393,16 +353,17 @@ def verify(
     from ganrt.errors import DatasetDamaged
     from ganrt.verification import verify as check
 
-    if model is not None and not repair:
-        raise UsageError("--model does not apply without --repair", "Leave it out, or add --repair.")
-    _log_device(quiet)
+    for option, value in (("--model", model), ("--images", images)):
+        if value is not None and not repair:
+            raise UsageError(f"{option} does not apply without --repair", "Leave it out, or add --repair.")
+    log_device(quiet)
     bar = ProgressBar()
 
     def show(done: int, total: int) -> None:
         if not quiet:
             bar.show(done, total, 0)
 
-    damage = check(dataset, repair=repair, model=model, device=device, progress=show)
+    damage = check(dataset, repair=repair, model=model, images=images, device=device, progress=show)
     bar.clear()
     if as_json:
         print(json.dumps({"dataset": str(dataset), "well": not damage, "damage": [asdict(d) for d in damage]}))
@@ -445,7 +406,7 @@ def bench(
     from ganrt.benchmark import bench as measure
     from ganrt.console import stoppable
 
-    _log_device(quiet=as_json)
+    log_device(quiet=as_json)
     with stoppable() as cancel:
         speed = measure(
             model,
@@ -502,8 +463,9 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-from ganrt import picture_commands, training_commands  # noqa: E402  their commands join the app, after these
+from ganrt import picture_commands, training_commands, translation_commands  # noqa: E402  their commands come after these
 
+translation_commands.add_to(app)
 picture_commands.add_to(app)
 training_commands.add_to(app)
 

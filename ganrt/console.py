@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -11,9 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ganrt.errors import Cancelled
+from ganrt.errors import Cancelled, UsageError
+
+if TYPE_CHECKING:
+    from ganrt.engine import Report
 
 _BAR = 28
 _QUIET_INTERVAL = 5.0  # seconds between lines where stderr is no terminal
@@ -123,3 +128,47 @@ def short(text: str) -> str:
 def shown(text: str) -> str:
     """Text that may hold foreign names, without what a terminal would obey or a stream cannot take."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def log_device(quiet: bool) -> None:
+    """Lets ``auto`` say on stderr which device it took."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("ganrt: %(message)s"))
+    logger = logging.getLogger("ganrt")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def parsed_size(text: str | None) -> int | tuple[int, int] | None:
+    """The side or (width, height) that ``64`` or ``64x48`` says. Raises UsageError."""
+    if text is None:
+        return None
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.strip().isdecimal() for number in numbers):
+        raise UsageError(f"size {text!r}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
+    sides = [int(number) for number in numbers]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def report_text(report: Report) -> str:
+    """What a run did, for people, and what comes next."""
+    out = shlex.quote(report.out)
+    if report.device is None:
+        lines = [f"nothing to do: {report.already:,} images are in {report.out}"]
+    else:
+        already = f" ({report.already:,} were there already)" if report.already else ""
+        lines = [
+            f"{report.images:,} images{already} in {report.seconds:.1f} s, {report.images_per_second:,.0f} images/s, "
+            f"{report.device} with {crew(report.processes, report.workers)}",
+            f"in {report.out}: layout {report.layout}" + (f", {report.format}" if report.format else ""),
+        ]
+    if report.complete:
+        lines.append(f"next: ganrt preview {out} --out preview.png, or ganrt verify {out}")
+    else:
+        lines.append("not complete yet: other shares are missing; the machine that ends last completes it")
+    return "\n".join(lines)
+
+
+def crew(processes: int, workers: int) -> str:
+    """Who made a dataset."""
+    return f"{workers} workers" if processes == 1 else f"{processes} processes of {workers} workers"

@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
+from ganrt.engine import Maker, make_shard
 from ganrt.errors import StorageFull
 from ganrt.files import storage_error
-from ganrt.generation import make_shard, prepare, samples_of
+from ganrt.generation import prepare
 from ganrt.generator import Generator
 from ganrt.layouts import layout_of
 from ganrt.ledger import check_root
 from ganrt.planning import PlanOptions
-from ganrt.shards import Plan, Shard, require
+from ganrt.shards import DatasetPlan, Shard, require
 from ganrt.workers import MAX_PROCESSES
 
 _BLOCK = 4096  # bytes; what most file systems give out
@@ -87,8 +88,8 @@ def forecast(
         shards, own = job.plan.share(job.n, job.machine)
         shards, todo = shards - len(finished), own - sum(finished)
         workers, threads = job.arrange(-(-todo // processes))
-        generator = job.load(threads)
-        loose, size, on_disk, seconds = _probe(generator, job.plan)
+        maker = job.load(threads)
+        loose, size, on_disk, seconds = _probe(maker, job.plan)
         free, inodes_free = _free(job.root)
     except OSError as error:
         raise storage_error(error) from error
@@ -100,17 +101,17 @@ def forecast(
         images=todo,
         already=own - todo,
         files=files,
-        inodes=files + (len(job.plan.classes) if loose else 0) + 1,
+        inodes=files + (len(job.plan.per_class(0)) if loose else 0) + 1,
         bytes=round(todo * size),
         bytes_on_disk=round(todo * on_disk),
         bytes_free=free,
         inodes_free=inodes_free,
         seconds=round(todo / rate, 3),
         images_per_second=round(rate, 1),
-        device=generator.device,
+        device=maker.device,
         processes=processes,
         workers=workers,
-        threads=generator.threads,
+        threads=maker.threads,
         batch=job.plan.batch,
         out=os.fspath(out),
     )
@@ -127,18 +128,18 @@ def forecast(
     return result
 
 
-def _probe(generator: Generator, plan: Plan) -> tuple[bool, float, float, float]:
+def _probe(maker: Maker, plan: DatasetPlan) -> tuple[bool, float, float, float]:
     """Whether each image is a file of its own; bytes, bytes on disk and seconds of one worker, per image."""
-    layout, samples = layout_of(plan), samples_of(plan)
+    layout = layout_of(plan)
     first = plan.start - plan.start % plan.batch
     shard = Shard(0, plan.start, first + plan.batch * _PROBE_BATCHES)
     with tempfile.TemporaryDirectory(prefix="ganrt-") as folder:
         root = Path(folder)
         layout.prepare(root)
         # Once for what only happens once (first run of the network), once for the time.
-        make_shard(generator, samples, plan.batch, layout, root, Shard(0, plan.start, first + plan.batch))
+        make_shard(maker, layout, root, Shard(0, plan.start, first + plan.batch))
         began = time.perf_counter()
-        record = make_shard(generator, samples, plan.batch, layout, root, shard)
+        record = make_shard(maker, layout, root, shard)
         seconds = time.perf_counter() - began
     count = len(shard)
     loose = len(record.sizes) == count

@@ -20,8 +20,8 @@ from ganrt.grid import arrange, check_png, names_a_model, write_picture
 from ganrt.latents import DIRECTION_STREAM, MAX_INDEX, latents
 from ganrt.layouts import layout_kind
 from ganrt.layouts.folder import Folder
-from ganrt.ledger import open_parts
 from ganrt.models import find_model
+from ganrt.parts import open_parts
 from ganrt.planning import make_plan
 from ganrt.samples import Samples
 from ganrt.shards import DEFAULT_BATCH, Plan, Shard, require
@@ -141,6 +141,10 @@ def _of_dataset(
         raise UsageError(f"{root} has no part {name!r}", f"It has: {listed}.")
     part = next(iter(parts.values())) if name is None else parts[name]
     plan = part.plan
+    if not isinstance(plan, Plan):
+        raise UsageError(
+            f"{root} was made of images, not of latents", "There is no z to explain: its inputs decide its images."
+        )
     if not plan.start <= index < plan.start + part.n:
         last = plan.start + part.n - 1
         raise UsageError(f"index {index} is not in {root}", f"It has the samples {plan.start} to {last}.")

@@ -233,11 +233,11 @@ def _refuse(options: dict[str, Any], where: str, hint: str) -> None:
 def _say_next(file: Path, card: Card) -> None:
     from ganrt.card import IMAGES
 
+    model = shlex.quote(str(file) if file.parent != Path() else f"./{file}")
     if card.kind == IMAGES:
-        print(f"next, in Python: ganrt.load_translator({str(file)!r})(images)")
+        print(f"next: ganrt {'upscale' if card.scale > 1 else 'translate'} {model} IMAGES DIR")
     else:
-        model = str(file) if file.parent != Path() else f"./{file}"
-        print(f"next: ganrt generate --n 1000 --out DIR --model {shlex.quote(model)}")
+        print(f"next: ganrt generate --n 1000 --out DIR --model {model}")
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ganrt.card import Card
-from ganrt.encode import Pixels, encode_image
+from ganrt.encode import Pixels, encode_image, resize
 from ganrt.errors import DatasetDamaged, DatasetError, UnknownModel, UsageError
 from ganrt.files import storage_error, write_synced
 from ganrt.generator import Generator, load
 from ganrt.layouts import layout_of
-from ganrt.ledger import Part, open_parts, read_parts
 from ganrt.models import find_model, is_path
+from ganrt.parts import Part, open_parts, read_parts
 from ganrt.samples import choose_classes
 from ganrt.shards import MAX_SIZE, require
 
@@ -23,6 +23,7 @@ _GAP = 2  # pixels
 _BACKGROUND = 255
 _COLS = 10
 _MAX_ROWS = 20
+_CELL = 512  # pixels a side that an image made of another, of any size, is shown in
 
 
 def preview(
@@ -92,10 +93,10 @@ def _of_generator(
 def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str | int] | None) -> list[list[Pixels]]:
     parts = open_parts(root)
     found: dict[str, list[tuple[str, int]]] = {}  # class name → part and index of its first images
-    wanted = cols if any(part.plan.classes for part in parts.values()) else cols * (rows or _COLS)
+    wanted = cols if any(part.plan.labelled for part in parts.values()) else cols * (rows or _COLS)
     for name, part in sorted(parts.items()):
         plan = part.plan
-        mine = [found.setdefault(plan.class_names[y], []) for y in plan.classes] or [found.setdefault("", [])]
+        mine = [found.setdefault(called, []) for called in plan.per_class(part.n)] or [found.setdefault("", [])]
         for shard in plan.shards(part.n):
             if not part.has(shard):
                 continue
@@ -108,7 +109,7 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
                 break
     found = {name: row for name, row in found.items() if row}
     if not found:
-        raise DatasetError(f"{root} holds no finished images", "Let ganrt generate go on first.")
+        raise DatasetError(f"{root} holds no finished images", "Let the command that makes it go on first.")
     if classes is not None:
         found = {name: found[name] for name in _chosen(root, parts, found, classes)}
     if "" not in found:
@@ -121,11 +122,12 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
             holder = part.plan.shard(index // part.plan.shard_size, part.n)
             assert holder
             try:
-                images.append(layout_of(part.plan).read(root, holder, index))
+                image = layout_of(part.plan).read(root, holder, index)
             except (OSError, ValueError, KeyError) as error:
                 raise DatasetDamaged(
                     f"image {index} of {root} cannot be read: {error}", f"See what is wrong: ganrt verify {root}"
                 ) from error
+            images.append(image if part.plan.shared else _within(image, _CELL))
         grid += [images[first : first + cols] for first in range(0, len(images), cols)]
     return grid
 
@@ -142,6 +144,17 @@ def _chosen(
         if name not in found:
             raise DatasetError(f"{root} has no image of class {name!r}", f"It has: {', '.join(found)}.")
     return chosen
+
+
+def _within(image: Pixels, most: int) -> Pixels:
+    """An image with sides of at most so many pixels."""
+    height, width, _ = image.shape
+    if max(height, width) <= most:
+        return image
+    ratio = most / max(height, width)
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    fitting: Pixels = resize(image[None], size, "lanczos")[0]
+    return fitting
 
 
 def check_png(out: str | os.PathLike[str]) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 from ganrt.errors import DatasetDamaged, DatasetError
 from ganrt.files import storage_error, write_synced
 from ganrt.layouts import layout_of
-from ganrt.ledger import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts, try_lock
+from ganrt.ledger import try_lock
+from ganrt.parts import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts
 from ganrt.readme import readme
 
 
@@ -112,7 +113,7 @@ def _manifest(parts: dict[str, Part], done: bool) -> bytes:
             "images": part.n,
             "per_class": plan.per_class(part.n),
             "fingerprint": plan.fingerprint(),
-            "plan": plan.to_dict(),
+            "plan": plan.summary(),
         }
         if whole:
             state = hashlib.blake2b(digest_size=16)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import short
+from ganrt.console import log_device, parsed_size, short
 from ganrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def interpolate(
 ) -> None:
     """Walk through latent space from sample to sample: an animation, or a picture."""
     from ganrt import walks
-    from ganrt.cli import _log_device, _size
 
-    _log_device(quiet=False)
+    log_device(quiet=False)
     images = walks.interpolate(
         model,
         out,
@@ -68,7 +67,7 @@ def interpolate(
         loop=loop,
         square=square,
         fps=fps,
-        size=_size(size),
+        size=parsed_size(size),
         device=device,
     )
     print(f"{out}: {len(images):,} images of {short(model)}")
@@ -89,9 +88,8 @@ def style_mix(
 ) -> None:
     """Mix the styles of samples: some layers' from above, the rest from the left (generators with w)."""
     from ganrt import style_mixing
-    from ganrt.cli import _log_device
 
-    _log_device(quiet=False)
+    log_device(quiet=False)
     mix = style_mixing.style_mix(
         model,
         out,
@@ -126,9 +124,8 @@ def explain(
 ) -> None:
     """Say what a sample was made of, and the command that makes it alone."""
     from ganrt import explanation
-    from ganrt.cli import _log_device
 
-    _log_device(quiet=as_json)
+    log_device(quiet=as_json)
     told = explanation.explain(
         source,
         index,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from ganrt.card import Card
@@ -69,6 +70,52 @@ def make_plan(
     Raises UsageError for a value that cannot be meant and for an option that does not apply.
     """
     samples = check_samples(card, seed, classes, psi, size, latent_std, resample, mode)
+    storing = check_storing(layout, format, quality, mark, shard_size, batch)
+    return Plan(
+        part=part,
+        model=card.name,
+        model_digest=digest,
+        class_names=card.class_names,
+        width=card.width,
+        height=card.height,
+        channels=card.channels,
+        seed=samples.seed,
+        start=require("start", start, 0, MAX_INDEX),
+        classes=samples.classes,
+        psi=samples.psi,
+        latent_std=samples.latent_std,
+        size=samples.size,
+        resample=samples.resample if samples.size else None,
+        mode=samples.mode,
+        **asdict(storing),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storing:
+    """How a plan's images are stored, and in what pieces they are made."""
+
+    layout: str
+    format: str | None
+    quality: int | None
+    mark: bool
+    shard_size: int
+    batch: int
+
+
+def check_storing(
+    layout: str,
+    format: str | None,
+    quality: int | None,
+    mark: bool | None,
+    shard_size: int | None,
+    batch: int | None,
+    usual_batch: int = DEFAULT_BATCH,
+) -> Storing:
+    """The options that every plan has, with what stands in for those not given.
+
+    Raises UsageError for a value that cannot be meant and for an option that does not apply.
+    """
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r}", f"Expected {', '.join(LAYOUTS)}.")
     kind = layout_kind(layout)
@@ -86,30 +133,14 @@ def make_plan(
             quality = require("quality", DEFAULT_QUALITY[format] if quality is None else quality, 1, 100)
         elif quality is not None:
             raise UsageError(f"quality does not apply to {format}, which loses nothing", "Leave it out.")
-    batch = require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
+    batch = require("batch", usual_batch if batch is None else batch, 1, MAX_BATCH)
     usual = -(-kind.shard_size // batch) * batch
-    shard_size = require("shard size", usual if shard_size is None else shard_size, 1, MAX_INDEX)
-    return Plan(
-        part=part,
-        model=card.name,
-        model_digest=digest,
-        class_names=card.class_names,
-        width=card.width,
-        height=card.height,
-        channels=card.channels,
-        seed=samples.seed,
-        start=require("start", start, 0, MAX_INDEX),
-        classes=samples.classes,
-        psi=samples.psi,
-        latent_std=samples.latent_std,
-        size=samples.size,
-        resample=samples.resample if samples.size else None,
-        mode=samples.mode,
+    return Storing(
         layout=layout,
         format=format,
         quality=quality,
         mark=kind.format is not None and mark is not False,
-        shard_size=shard_size,
+        shard_size=require("shard size", usual if shard_size is None else shard_size, 1, MAX_INDEX),
         batch=batch,
     )
 

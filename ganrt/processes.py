@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import ganrt.errors
+from ganrt.engine import Job, Progress, Report, make_dataset
 from ganrt.errors import Cancelled, GanrtError
 from ganrt.files import storage_error
-from ganrt.generation import Job, Progress, Report, make_dataset, prepare
+from ganrt.generation import prepare
 from ganrt.ledger import Ledger
 from ganrt.planning import PlanOptions
 from ganrt.providers import gpus
@@ -57,7 +58,7 @@ def share_out(
     except OSError as error:
         raise storage_error(error) from error
     options = {name: getattr(job.plan, name) for name in PlanOptions.__annotations__}
-    common = {**request, "options": {**options, "classes": job.plan.classes or None}, "among": processes}
+    common = {**request, "options": {**options, "classes": options["classes"] or None}, "among": processes}
     own = job.plan.share(job.n, job.machine)[1]
     children: list[_Child] = []
     try:

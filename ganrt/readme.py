@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 
 from ganrt.layouts import layout_of
-from ganrt.shards import Plan, class_folders
+from ganrt.shards import DatasetPlan, Plan, class_folders
+from ganrt.translation_plan import TranslationPlan
 
 
-def readme(parts: list[tuple[Plan, int]]) -> bytes:
+def readme(parts: list[tuple[DatasetPlan, int]]) -> bytes:
     """README.md of a complete dataset: what it is, how to read it, how to make it again.
 
     Its head is what HF ``datasets`` reads on ``load_dataset(folder)``.
@@ -20,7 +21,9 @@ def readme(parts: list[tuple[Plan, int]]) -> bytes:
         *_head(parts, total),
         f"# {total:,} synthetic images by {', '.join(_plain(name) for name in names)}",
         "",
-        "Every image here was made by a generative adversarial network. None is a photograph or a scan.",
+        "Every image here was made of another image by a generative adversarial network, which made up what it adds."
+        if isinstance(first, TranslationPlan)
+        else "Every image here was made by a generative adversarial network. None is a photograph or a scan.",
         "",
     ]
     for plan, n in parts:
@@ -36,12 +39,12 @@ def readme(parts: list[tuple[Plan, int]]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _head(parts: list[tuple[Plan, int]], total: int) -> list[str]:
+def _head(parts: list[tuple[DatasetPlan, int]], total: int) -> list[str]:
     first = parts[0][0]
     sizes = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
     size = next((name for limit, name in sizes if total < limit), "n>1M")
     lines = ["---", "tags:", "- synthetic", "- gan", "- ganrt"]
-    if any(plan.classes for plan, _ in parts):
+    if any(plan.labelled for plan, _ in parts):
         lines += ["task_categories:", "- image-classification"]
     lines += ["size_categories:", f"- {size}"]
     if first.layout != "npy":
@@ -49,27 +52,21 @@ def _head(parts: list[tuple[Plan, int]], total: int) -> list[str]:
         lines += ["configs:", "- config_name: default", "  data_files:", "  - split: train", "    path:"]
         lines += [f'    - "{pattern}"' for pattern in patterns]
         if first.layout == "folder":
-            lines.append(f"  drop_labels: {'false' if first.classes else 'true'}")
+            lines.append(f"  drop_labels: {'false' if first.labelled else 'true'}")
     return [*lines, "---", ""]
 
 
-def _part(plan: Plan, n: int) -> list[str]:
-    height, width, channels = plan.pixels
+def _part(plan: DatasetPlan, n: int) -> list[str]:
     lines = [f"## Part {plan.part}", ""] if plan.part else []
-    lines += [
-        f"- generator: {_plain(plan.model)} (SHA-256 of its ONNX file {plan.model_digest})",
-        f"- samples: {plan.start} to {plan.start + n - 1} of seed {plan.seed}" if n else "- samples: none",
-        f"- images: {width}x{height} pixels, {'grey' if channels == 1 else 'RGB'}"
-        + (f", {plan.format}" if plan.format else ", uint8"),
-    ]
-    if plan.latent_std != 1:
-        lines.append(f"- deviation of the latents: {plan.latent_std} (1.0 is as trained)")
-    if plan.psi is not None and plan.psi != 1:
-        lines.append(f"- truncation psi: {plan.psi}")
+    lines.append(f"- generator: {_plain(plan.model)} (SHA-256 of its ONNX file {plan.model_digest})")
+    if isinstance(plan, TranslationPlan):
+        lines += _of_images(plan)
+    elif isinstance(plan, Plan):
+        lines += _of_latents(plan, n)
     if plan.mark:
         lines.append("- each image carries the mark `DigitalSourceType: trainedAlgorithmicMedia`")
     lines += ["", "Made by:", "", "```", _command(plan, n), "```", ""]
-    if plan.classes:
+    if plan.labelled:
         folders = class_folders(plan.class_names) if plan.layout == "folder" else None
         lines += ["| label | class |" + (" folder |" if folders else "") + " images |"]
         lines += ["| --- | --- |" + (" --- |" if folders else "") + " --- |"]
@@ -80,8 +77,70 @@ def _part(plan: Plan, n: int) -> list[str]:
     return lines
 
 
-def _command(plan: Plan, n: int) -> str:
+def _of_latents(plan: Plan, n: int) -> list[str]:
+    lines = [
+        f"- samples: {plan.start} to {plan.start + n - 1} of seed {plan.seed}" if n else "- samples: none",
+        f"- images: {_kind_of_images(plan.pixels, plan)}",
+    ]
+    if plan.latent_std != 1:
+        lines.append(f"- deviation of the latents: {plan.latent_std} (1.0 is as trained)")
+    if plan.psi is not None and plan.psi != 1:
+        lines.append(f"- truncation psi: {plan.psi}")
+    return lines
+
+
+def _of_images(plan: TranslationPlan) -> list[str]:
+    lines = [f"- made of: {plan.count} images (BLAKE2b of their names and contents {plan.inputs})"]
+    if plan.pixels:
+        lines.append(f"- images: {_kind_of_images(plan.pixels, plan)}")
+    else:
+        colour = "grey" if plan.channels == 1 else "RGB"
+        lines.append(f"- images: of several sizes, {colour}, {plan.format}")
+    if plan.scale > 1:
+        lines.append(f"- scale: {plan.scale} times the sides of what they were made of")
+    if plan.resize and plan.size:
+        how = "the middle of them" if plan.resize == "crop" else "all of them"
+        lines.append(f"- what they were made of was resized to {plan.size[0]}x{plan.size[1]}: {how}, {plan.resample}")
+    if plan.tile:
+        lines.append(f"- large ones were made in tiles of {plan.tile} pixels that overlap by {plan.overlap}")
+    if plan.layout == "folder":
+        lines.append("- each file is called as what it was made of")
+    elif plan.layout == "webdataset":
+        lines.append("- `source` in each `.json` is the name of what it was made of")
+    return lines
+
+
+def _kind_of_images(pixels: tuple[int, int, int], plan: DatasetPlan) -> str:
+    height, width, channels = pixels
+    colour = "grey" if channels == 1 else "RGB"
+    return f"{width}x{height} pixels, {colour}" + (f", {plan.format}" if plan.format else ", uint8")
+
+
+def _command(plan: DatasetPlan, n: int) -> str:
     """What makes the part again. A generator's path is not told; its name and digest are."""
+    if isinstance(plan, TranslationPlan):
+        words = [f"ganrt translate {_quoted(plan.model)} IMAGES DIR"]
+        if plan.resize:
+            words.append(f"--resize {plan.resize} --resample {plan.resample}")
+        if plan.tile:
+            words.append(f"--tile {plan.tile} --overlap {plan.overlap}")
+        if plan.multiple > 1:
+            words.append(f"--multiple {plan.multiple}")
+        words.append(f"--layout {plan.layout}")
+    else:
+        assert isinstance(plan, Plan)
+        words = _sampling(plan, n)
+    if plan.format:
+        words.append(f"--format {plan.format}" + (f" --quality {plan.quality}" if plan.quality else ""))
+        if not plan.mark:
+            words.append("--no-mark")
+    words.append(f"--shard-size {plan.shard_size} --batch {plan.batch}")
+    if plan.part:
+        words.append(f"--part {plan.part}")
+    return " ".join(words)
+
+
+def _sampling(plan: Plan, n: int) -> list[str]:
     words = [f"ganrt generate --n {n} --out DIR --model {_quoted(plan.model)} --seed {plan.seed}"]
     if plan.start:
         words.append(f"--start {plan.start}")
@@ -94,24 +153,17 @@ def _command(plan: Plan, n: int) -> str:
     if plan.size:
         words.append(f"--size {plan.size[0]}x{plan.size[1]} --resample {plan.resample}")
     words.append(f"--mode {plan.mode} --layout {plan.layout}")
-    if plan.format:
-        words.append(f"--format {plan.format}" + (f" --quality {plan.quality}" if plan.quality else ""))
-        if not plan.mark:
-            words.append("--no-mark")
-    words.append(f"--shard-size {plan.shard_size} --batch {plan.batch}")
-    if plan.part:
-        words.append(f"--part {plan.part}")
-    return " ".join(words)
+    return words
 
 
-def _reading(plan: Plan) -> list[str]:
+def _reading(plan: DatasetPlan) -> list[str]:
     lines = ["## Reading it", "", "```python"]
     stem = f"{plan.part}-" if plan.part else ""
     if plan.layout == "folder":
-        if plan.classes:
+        if plan.labelled:
             lines += ["torchvision.datasets.ImageFolder(DIR)                  # torchvision"]
         lines += ["datasets.load_dataset(DIR)                              # Hugging Face"]
-        if plan.classes and plan.format != "webp":
+        if plan.labelled and plan.format != "webp":
             lines += ["keras.utils.image_dataset_from_directory(DIR)           # Keras"]
     elif plan.layout == "webdataset":
         lines += [
@@ -120,10 +172,10 @@ def _reading(plan: Plan) -> list[str]:
         ]
     else:
         lines += [f'images = numpy.load(DIR + "/{stem}images.npy", mmap_mode="r")   # uint8 [n, H, W, C]']
-        if plan.classes:
+        if plan.labelled:
             lines += [f'labels = numpy.load(DIR + "/{stem}labels.npy")                   # int64 [n]']
     lines += ["```", ""]
-    if plan.layout == "folder" and plan.classes:
+    if plan.layout == "folder" and plan.labelled:
         lines += [
             "These readers number the class folders in alphabetical order, so their numbers are not the labels of the "
             "table: go by the class names.",

@@ -8,10 +8,15 @@ import operator
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ganrt import latents
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
+from ganrt.names import DEVICE
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
@@ -60,30 +65,22 @@ class Staged:
     digests: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that decides a dataset except how many images and how many workers.
+class DatasetPlan:
+    """What every plan has: :class:`Plan` of latents, :class:`ganrt.translation_plan.TranslationPlan` of images.
 
-    ``classes`` is the cycle of labels: label of index i = classes[i mod len(classes)]; empty for a
-    generator without classes. ``size`` is (width, height) in pixels, None for the generator's own.
-    Shards and batches lie at absolute indices: shard k holds k·shard_size … (k+1)·shard_size-1.
+    A plan is a frozen dataclass of all that decides a dataset except how many workers make it. Shards and batches
+    lie at absolute indices: shard k holds k·shard_size … (k+1)·shard_size-1.
     """
+
+    command: ClassVar[str]  # that makes it
+    shared: ClassVar[bool] = True  # may others of other parts lie under the same root?
+    alike: ClassVar[bool] = True  # does about() tell samples of one label apart by their index alone?
 
     part: str
     model: str
     model_digest: str
     class_names: tuple[str, ...]
-    width: int
-    height: int
-    channels: int
-    seed: int
     start: int
-    classes: tuple[int, ...]
-    psi: float | None
-    latent_std: float
-    size: tuple[int, int] | None
-    resample: str | None
-    mode: str
     layout: str
     format: str | None
     quality: int | None
@@ -91,9 +88,47 @@ class Plan:
     shard_size: int
     batch: int
 
-    def __post_init__(self) -> None:
-        require("seed", self.seed, 0, MAX_SEED)
-        require("start", self.start, 0, MAX_INDEX)
+    @property
+    def count(self) -> int:
+        """Of its samples, where the plan decides it; 0 where the request says how many."""
+        return 0
+
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images written; None where they are of several sizes."""
+        raise NotImplementedError
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its samples have labels."""
+        raise NotImplementedError
+
+    def labels(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The labels of the samples start … stop-1, of a plan that has them."""
+        raise NotImplementedError
+
+    def stems(self, start: int, stop: int) -> list[str]:
+        """What the loose files of the samples start … stop-1 are called, without class folder and ending."""
+        raise NotImplementedError
+
+    def per_class(self, n: int) -> dict[str, int]:
+        """How many of the first ``n`` samples each class has."""
+        raise NotImplementedError
+
+    def about(self, index: int) -> dict[str, object]:
+        """What a container says of a sample beside its label."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        raise NotImplementedError
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as JSON values for the manifest, without what grows with the number of samples."""
+        return self.to_dict()
+
+    def check(self) -> None:
+        """Raises UsageError for numbers and names that no plan may have."""
         require("batch", self.batch, 1, MAX_BATCH)
         require("shard size", self.shard_size, 1, MAX_INDEX)
         if self.shard_size % self.batch:
@@ -107,45 +142,24 @@ class Plan:
                 "Expected up to 40 letters, digits, '-' and '_', starting with a letter or a digit.",
             )
 
-    @property
-    def pixels(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images written."""
-        width, height = self.size or (self.width, self.height)
-        return height, width, CHANNELS[self.mode]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """The plan back from its JSON values. Raises TypeError, ValueError or UsageError when they are none."""
-        tuples = {k: tuple(values[k]) for k in ("class_names", "classes")}
-        size = values["size"]
-        plan = cls(**{**values, **tuples, "size": tuple(size) if size else None})
-        for name in ("width", "height"):
-            require(name, getattr(plan, name), 1, MAX_SIZE)
-        for side in plan.size or ():
-            require("size", side, 1, MAX_SIZE)
-        if not all(isinstance(t, str) for t in (plan.model, plan.model_digest, plan.part, *plan.class_names)):
-            raise TypeError("texts expected")
-        for y in plan.classes:
-            require("class", y, 0, len(plan.class_names) - 1)
-        if plan.mode not in CHANNELS or plan.format not in (None, "png", "jpeg", "webp"):
-            raise ValueError("unknown mode or format")
-        if plan.format is None and plan.layout != "npy":
-            raise ValueError("no format")
-        return plan
+    def label(self, index: int) -> int | None:
+        """The label of a sample, None without classes."""
+        return int(self.labels(index, index + 1)[0]) if self.labelled else None
 
     def fingerprint(self) -> str:
         """What tells this plan from any other: 32 hex digits."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def differences(self, other: Plan) -> list[str]:
+    def differences(self, other: DatasetPlan) -> list[str]:
         """The fields in which two plans differ, as ``field: mine, theirs``."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [f"{k}: {_short(mine[k])}, there {_short(theirs[k])}" for k in mine if mine[k] != theirs[k]]
+        mine, theirs = self.summary(), other.summary()
+        made = (
+            [f"made by ganrt {self.command}, there by ganrt {other.command}"] if self.command != other.command else []
+        )
+        return made + [
+            f"{k}: {_short(mine[k])}, there {_short(theirs[k])}" for k in mine if k in theirs and mine[k] != theirs[k]
+        ]
 
     def shards(self, n: int, machine: tuple[int, int] = (0, 1)) -> Iterator[Shard]:
         """The shards that hold the first ``n`` samples, in order; the first and last may be short.
@@ -176,12 +190,91 @@ class Plan:
         start, stop = max(first, self.start), min(first + self.shard_size, self.start + n)
         return Shard(number, start, stop) if start < stop else None
 
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(DatasetPlan):
+    """All that decides a dataset of samples of latents, except how many images and how many workers.
+
+    ``classes`` is the cycle of labels: label of index i = classes[i mod len(classes)]; empty for a
+    generator without classes. ``size`` is (width, height) in pixels, None for the generator's own.
+    """
+
+    command: ClassVar[str] = "generate"
+
+    part: str
+    model: str
+    model_digest: str
+    class_names: tuple[str, ...]
+    width: int
+    height: int
+    channels: int
+    seed: int
+    start: int
+    classes: tuple[int, ...]
+    psi: float | None
+    latent_std: float
+    size: tuple[int, int] | None
+    resample: str | None
+    mode: str
+    layout: str
+    format: str | None
+    quality: int | None
+    mark: bool
+    shard_size: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0, MAX_SEED)
+        require("start", self.start, 0, MAX_INDEX)
+        self.check()
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images written."""
+        width, height = self.size or (self.width, self.height)
+        return height, width, CHANNELS[self.mode]
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes)
+
+    def labels(self, start: int, stop: int) -> NDArray[np.int64]:
+        return latents.labels(self.classes, start, stop - start)
+
     def label(self, index: int) -> int | None:
-        """The label of a sample, None without classes."""
         return self.classes[index % len(self.classes)] if self.classes else None
 
+    def stems(self, start: int, stop: int) -> list[str]:
+        stem = f"{self.part}-" if self.part else ""
+        return [f"{stem}{index:08d}" for index in range(start, stop)]
+
+    def about(self, index: int) -> dict[str, object]:
+        return {"index": index, "seed": self.seed}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """The plan back from its JSON values. Raises TypeError, ValueError or UsageError when they are none."""
+        tuples = {k: tuple(values[k]) for k in ("class_names", "classes")}
+        size = values["size"]
+        plan = cls(**{**values, **tuples, "size": tuple(size) if size else None})
+        for name in ("width", "height"):
+            require(name, getattr(plan, name), 1, MAX_SIZE)
+        for side in plan.size or ():
+            require("size", side, 1, MAX_SIZE)
+        if not all(isinstance(t, str) for t in (plan.model, plan.model_digest, plan.part, *plan.class_names)):
+            raise TypeError("texts expected")
+        for y in plan.classes:
+            require("class", y, 0, len(plan.class_names) - 1)
+        if plan.mode not in CHANNELS or plan.format not in (None, "png", "jpeg", "webp"):
+            raise ValueError("unknown mode or format")
+        if plan.format is None and plan.layout != "npy":
+            raise ValueError("no format")
+        return plan
+
     def per_class(self, n: int) -> dict[str, int]:
-        """How many of the first ``n`` samples each class has."""
         cycle = len(self.classes)
         whole, rest = divmod(n, cycle) if cycle else (0, 0)
         extra = {(self.start + k) % cycle for k in range(rest)}
@@ -211,18 +304,17 @@ def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
         folder = re.sub(r"^_{2,}", "_", folder)  # HF datasets passes over what starts with two
         if _RESERVED.match(folder):
             folder += "_"
-        folder = _DEVICE.sub(r"\1_", folder)  # Windows looks at what comes before the first dot
+        folder = DEVICE.sub(r"\1_", folder)  # Windows looks at what comes before the first dot
         other = folders.setdefault(folder.casefold(), name)
         if other != name:
             raise UsageError(
                 f"classes {other!r} and {name!r} would share the folder {folder!r}",
-                "Use --layout webdataset or npy, or rename the classes in the generator's card.",
+                "Use --layout webdataset or npy, or rename one (in the generator's card, or the folder of images).",
             )
         result.append(folder)
     return tuple(result)
 
 
-_DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)")
 _RESERVED = re.compile(r"(?i)readme\.md$|ganrt.*[.]|metadata[.]")
 
 

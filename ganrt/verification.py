@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ganrt.contract import read_model
-from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel
+from ganrt.contract import CheckedModel, read_model
+from ganrt.engine import Maker, made_with, make_shard
+from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel, UsageError
 from ganrt.files import holds, storage_error, write_synced
-from ganrt.generation import made_with, make_shard, samples_of
+from ganrt.generation import Sampler, samples_of
 from ganrt.generator import Generator, load_checked
+from ganrt.inputs import Inputs, read_inputs
 from ganrt.layouts import Layout, layout_of
-from ganrt.ledger import MANIFEST, README, Ledger, Part, machine_of, open_parts, torn_lines, try_lock
+from ganrt.ledger import Ledger, try_lock
 from ganrt.manifest import complete, expected_files
 from ganrt.models import find_model
-from ganrt.shards import Record, Shard
+from ganrt.parts import MANIFEST, README, Part, machine_of, open_parts, torn_lines
+from ganrt.shards import Plan, Record, Shard
+from ganrt.translation import load_translation
+from ganrt.translation_plan import TranslationPlan
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def verify(
     *,
     repair: bool = False,
     model: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Damage]:
@@ -45,15 +51,18 @@ def verify(
 
     With ``repair`` exactly what is broken is made again, and what is still wrong afterwards comes back:
     extra files are named and left. ``model`` is needed where the generator is not found by the name in
-    the manifest. ``progress`` gets images checked and images in all.
+    the manifest, and ``images``, the folder that it was made of, where the dataset is one of :func:`ganrt.translate`.
+    ``progress`` gets images checked and images in all.
 
     Raises DatasetError when there is no dataset, and with ``repair`` what generating raises.
     """
     root = Path(root)
     try:
+        if images is not None and not any(isinstance(p.plan, TranslationPlan) for p in open_parts(root).values()):
+            raise UsageError(f"images do not apply: {root} was made of latents", "Leave them out.")
         damage = list(_damage(root, progress))
         if repair and any(d.part is not None for d in damage):
-            _repair(root, damage, model, device)
+            _repair(root, damage, model, device, images)
             damage = list(_damage(root, progress))
     except OSError as error:
         raise storage_error(error) from error
@@ -104,7 +113,13 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
             yield Damage(file, "extra: not of this dataset")
 
 
-def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | None, device: str) -> None:
+def _repair(
+    root: Path,
+    damage: list[Damage],
+    model: str | os.PathLike[str] | None,
+    device: str,
+    images: str | os.PathLike[str] | None,
+) -> None:
     parts = open_parts(root)
     for name, part in sorted(parts.items()):
         layout = layout_of(part.plan)
@@ -117,30 +132,28 @@ def _repair(root: Path, damage: list[Damage], model: str | os.PathLike[str] | No
                 broken[d.shard].add(d.name)
         if not broken and not any(d.name in layout.common(part.n) for d in mine):
             continue
-        generator = generator_of(part, model, device) if broken else None
+        maker = _maker(root, part, model, device, images) if broken else None
         with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:
-            if generator:
+            if maker:
                 layout.prepare(root)
-                claimed.note(made_with(generator))
+                claimed.note(made_with(maker))
                 records = {shard.number: record for shard, record in part.records() if shard.number in broken}
                 for number, names in sorted(broken.items()):
                     shard = part.plan.shard(number, part.n)
                     assert shard
-                    remade = _remake(root, generator, part, layout, shard, records.get(number), names)
+                    remade = _remake(root, maker, layout, shard, records.get(number), names)
                     if remade != records.get(number):
                         claimed.append(remade)
             complete(root, name)
     complete(root)
 
 
-def _remake(
-    root: Path, generator: Generator, part: Part, layout: Layout, shard: Shard, old: Record | None, names: set[str]
-) -> Record:
+def _remake(root: Path, maker: Maker, layout: Layout, shard: Shard, old: Record | None, names: set[str]) -> Record:
     """Makes a shard's broken files again. Its record keeps what it says of the files that were left alone."""
     files = layout.names(shard)
     if old is None or len(old.sizes) != len(files):
-        return make_shard(generator, samples_of(part.plan), part.plan.batch, layout, root, shard)
-    new = make_shard(generator, samples_of(part.plan), part.plan.batch, layout, root, shard, only=names)
+        return make_shard(maker, layout, root, shard)
+    new = make_shard(maker, layout, root, shard, only=names)
     if len(files) == 1:
         return new
     digests = tuple(n if f in names else o for f, n, o in zip(files, new.digests, old.digests, strict=True))
@@ -148,7 +161,50 @@ def _remake(
     return Record(old.number, old.images, sizes, digests, old.pixels if digests == old.digests else new.pixels)
 
 
+def _maker(
+    root: Path,
+    part: Part,
+    model: str | os.PathLike[str] | None,
+    device: str,
+    images: str | os.PathLike[str] | None,
+) -> Maker:
+    """What made a part, loaded again."""
+    plan = part.plan
+    if isinstance(plan, TranslationPlan):
+        inputs = _inputs(root, plan, images)
+        checked, path = _model(part, model)
+        return load_translation(checked, path, device, 1, plan, inputs)
+    assert isinstance(plan, Plan)
+    return Sampler(generator_of(part, model, device), samples_of(plan), plan.batch)
+
+
 def generator_of(part: Part, model: str | os.PathLike[str] | None, device: str) -> Generator:
+    """The generator that made a part of latents, loaded again. Raises UnknownModel, DatasetMismatch."""
+    checked, path = _model(part, model)
+    return load_checked(checked, path, device, part.plan.batch, 1)
+
+
+def _inputs(root: Path, plan: TranslationPlan, images: str | os.PathLike[str] | None) -> Inputs:
+    """The images that a part was made of."""
+    if images is None:
+        raise UsageError(
+            f"{root} was made of images, and which they were is not known",
+            "Name their folder with --images DIR, as it was given to ganrt translate.",
+        )
+    inputs = read_inputs(images)
+    now = replace(
+        plan, names=inputs.names, label_list=inputs.labels, class_names=inputs.class_names, inputs=inputs.digest
+    )
+    if now != plan:
+        differing = "\n  ".join(now.differences(plan))
+        raise DatasetMismatch(
+            f"{os.fspath(images)} holds other images than {root} was made of:\n  {differing}",
+            "Name the right folder with --images DIR.",
+        )
+    return inputs
+
+
+def _model(part: Part, model: str | os.PathLike[str] | None) -> tuple[CheckedModel, Path]:
     plan = part.plan
     try:
         path = find_model(plan.model if model is None else model)
@@ -164,7 +220,7 @@ def generator_of(part: Part, model: str | os.PathLike[str] | None, device: str) 
             f"the manifest says {plan.model_digest[:12]}…",
             "Name the right file with --model PATH.",
         )
-    return load_checked(checked, path, device, plan.batch, 1)
+    return checked, path
 
 
 def _drop_torn(path: Path) -> None:

@@ -30,6 +30,7 @@ import ganrt
 from ganrt import cli, console, errors
 from ganrt.errors import GanrtError
 from tests.models import float_nchw_proto, tiny_model, tiny_translator
+from tests.pictures import folder_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -40,7 +41,11 @@ OPTIONS = {
     "models": "--json",
     "inspect": "--json",
     "preview": "--out --rows --cols --classes --seed --device",
-    "verify": "--repair --model --device --quiet --json",
+    "translate": """--resize --resample --tile --overlap --multiple --layout --format --quality --no-mark --shard-size
+        --batch --workers --threads --device --overwrite --quiet --json""",
+    "upscale": """--resize --resample --tile --overlap --multiple --layout --format --quality --no-mark --shard-size
+        --batch --workers --threads --device --overwrite --quiet --json""",
+    "verify": "--repair --model --images --device --quiet --json",
     "merge": "",
     "bench": "--out --batch --workers --threads --seconds --device --json",
     "doctor": "--json",
@@ -440,7 +445,7 @@ def test_commands_that_draw_samples_refuse_generators_of_images(run: Run, tmp_pa
     assert ended.code == 2 and ended.out == ""
     said = [line for line in ended.err.splitlines() if "device" not in line]
     assert said[0] == "ganrt: generator sketch is image-to-image: it takes images, not latents"
-    assert "ganrt.load_translator" in said[1] and len(said) == 2
+    assert "ganrt translate MODEL IMAGES DIR" in said[1] and len(said) == 2
     assert not any(Path().iterdir())
 
 
@@ -468,6 +473,52 @@ def test_preview_refuses_what_does_not_apply(run: Run, arguments: str, message: 
     well(run("generate", "--n", 10, "--out", "data", "--quiet"))
     ended = run("preview", *arguments.split())
     assert ended.code == 2 and f"ganrt: {message}" in ended.err.splitlines()
+
+
+def test_images_are_translated_verified_repaired_and_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "models" / "larger.onnx").write_bytes(tiny_translator(name="larger", dynamic=True, scale=2))
+    folder_of(Path("my photos"), ["cat/a.png", "cat/b.png", "dog/a.png"])
+    ended = well(run("upscale", "larger", "my photos", "large", "--device", "cpu", "--tile", 6, "--format", "webp"))
+    lines = ended.out.splitlines()
+    assert re.fullmatch(r"3 images in [\d.]+ s, [\d,]+ images/s, cpu with \d+ workers", lines[0])
+    assert lines[1] == "in large: layout folder, webp"
+    assert lines[2] == "next: ganrt preview large --out preview.png, or ganrt verify large"
+    assert well(run("translate", "larger", "my photos", "large", "--tile", 6, "--format", "webp")).out.startswith(
+        "nothing to do: 3 images are in large\n"
+    )
+    well(run("preview", "large", "--out", "preview.png"))
+    assert Image.open("preview.png").size == (2 + 2 * 18, 2 + 2 * 18)
+    Path("large/cat/b.webp").unlink()
+    ended = run("verify", "large", "--repair")
+    assert ended.code == 2 and "Name their folder with --images DIR" in ended.err
+    well(run("verify", "large", "--repair", "--images", "my photos"))
+    told = json.loads(well(run("translate", "larger", "my photos", "more", "--json", "--quiet", "--no-mark")).out)
+    assert (told["images"], told["complete"], told["layout"], told["model"]) == (3, True, "folder", "larger")
+    assert b"trainedAlgorithmicMedia" not in Path("more/cat/a.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("upscale same photos out", 2, "generator same makes images of the size it is given: it enlarges nothing"),
+        ("translate fashion photos out", 2, "generator fashion is latent-to-image: it takes latents, not images"),
+        ("translate nothing photos out", 2, "no model named 'nothing'"),
+        ("translate same photos photos/out", 2, "photos/out lies in photos"),
+        ("translate same missing out", 2, "missing is no folder"),
+        ("translate same photos out --tile 4", 2, "tile does not apply: generator same takes images of 8x8 alone"),
+        ("translate same photos data", 3, "data holds another dataset:"),
+        ("verify data --images photos", 2, "--images does not apply without --repair"),
+    ],
+)
+def test_translate_refuses_what_cannot_be_meant(
+    run: Run, tmp_path: Path, arguments: str, code: int, message: str
+) -> None:
+    (tmp_path / "models" / "same.onnx").write_bytes(tiny_translator(name="same"))
+    folder_of(Path("photos"), ["cat/a.png", "dog/a.png"])
+    well(run("generate", "--n", 10, "--out", "data", "--quiet"))
+    ended = run(*arguments.split())
+    assert ended.code == code and ended.out == ""
+    assert any(line.startswith(f"ganrt: {message}") for line in ended.err.splitlines()), ended.err
 
 
 def test_verify_finds_names_and_repairs_damage(run: Run) -> None:

@@ -22,7 +22,7 @@ import ganrt
 from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, InferenceError, StorageFull, UsageError
 from ganrt.generator import Draw, Generator
 from ganrt.latents import latents
-from ganrt.ledger import read_parts
+from ganrt.parts import read_parts
 from tests.datasets import (
     DIVISIBLE,
     LAYOUTS,

@@ -60,7 +60,7 @@ def whole(slow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the processes of a run, and no other, begin with some code; ``generation`` is ganrt's module."""
+    """Makes the processes of a run, and no other, begin with some code; ``engine`` is ganrt's module."""
 
     def prepare(code: str) -> None:
         folder = tmp_path / "site"
@@ -68,7 +68,7 @@ def in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         lines = [
             "import os, sys, time",
             "if 'ganrt.processes' in sys.orig_argv:",
-            "import ganrt.generation as generation",
+            "import ganrt.engine as engine",
         ]
         body = [*lines[:2], *("    " + line for line in [lines[2], *code.splitlines()])]
         (folder / "sitecustomize.py").write_text("\n".join(body) + "\n")
@@ -409,12 +409,12 @@ def test_what_libraries_print_does_not_reach_stdout(
     model: Path, tmp_path: Path, in_children: Callable[[str], None]
 ) -> None:
     in_children(
-        "real = generation.make_dataset\n"
+        "real = engine.make_dataset\n"
         "def noisy(*arguments):\n"
         "    print('a print', flush=True)\n"
         "    os.write(1, b'a write\\n')\n"
         "    return real(*arguments)\n"
-        "generation.make_dataset = noisy"
+        "engine.make_dataset = noisy"
     )
     line = command(model, tmp_path / "out", 300, "--processes", "2", "--json")
     path = os.pathsep.join([environment()["PYTHONPATH"], os.environ["PYTHONPATH"]])
@@ -446,9 +446,9 @@ def test_an_error_of_a_process_arrives_as_it_was_raised(tmp_path: Path) -> None:
     ("code", "message"),
     [
         ("os._exit(7)", "a process of the run ended with status 7\nGive the same command again"),
-        ("generation.make_dataset = lambda *_: 1 / 0", "a process of the run ended with status 1\nGive the same"),
+        ("engine.make_dataset = lambda *_: 1 / 0", "a process of the run ended with status 1\nGive the same"),
         (
-            f"print('hello', flush=True)\ngeneration.make_dataset = lambda *_: time.sleep({3 * SOON})",
+            f"print('hello', flush=True)\nengine.make_dataset = lambda *_: time.sleep({3 * SOON})",
             "a process of the run cannot be understood: ",
         ),
     ],

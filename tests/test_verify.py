@@ -17,7 +17,7 @@ import pytest
 import ganrt
 from ganrt import manifest
 from ganrt.errors import Cancelled, DatasetDamaged, DatasetError, DatasetMismatch, UnknownModel
-from ganrt.ledger import read_parts
+from ganrt.parts import read_parts
 from tests.datasets import DIVISIBLE, LAYOUTS, differences, make, marks, model_file, run
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)

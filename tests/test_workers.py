@@ -264,7 +264,7 @@ def test_a_run_shares_the_processors_between_its_batches(
     model: Path, tmp_path: Path, processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processors(6)
-    monkeypatch.setattr("ganrt.generation.FEW_WORKERS", 6)  # all of them, however light the network is
+    monkeypatch.setattr("ganrt.engine.FEW_WORKERS", 6)  # all of them, however light the network is
 
     def report(n: int, **options: Any) -> tuple[int, int | None]:
         made = ganrt.generate(
@@ -299,7 +299,7 @@ def test_a_light_network_gets_few_workers_unless_told_otherwise(
     given: int | None, model: Path, tmp_path: Path, processors: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processors(16)
-    monkeypatch.setattr("ganrt.generation.PROBE_SECONDS", SOON)  # however slow this machine is
+    monkeypatch.setattr("ganrt.engine.PROBE_SECONDS", SOON)  # however slow this machine is
     slow_down(monkeypatch, npy._Rows, "append")
     report = make(model, tmp_path / "out", 32 * 40, layout="npy", workers=given)
     assert report.images == 32 * 40 and report.threads == 1
@@ -317,7 +317,7 @@ def test_a_slow_network_gets_a_worker_a_processor(
 ) -> None:
     # With a minute to wait the measurement says so; with a millisecond it is not waited for.
     processors(16)
-    monkeypatch.setattr("ganrt.generation.PROBE_SECONDS", seconds)
+    monkeypatch.setattr("ganrt.engine.PROBE_SECONDS", seconds)
     slow_down(monkeypatch, Generator, "make")
     report = make(model, tmp_path / "out", 32 * 40, layout="npy", workers=None)
     assert (report.workers, report.threads) == (16, 1)

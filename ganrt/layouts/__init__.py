@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ganrt.layouts.folder import Folder
 from ganrt.layouts.npy import Npy
 from ganrt.layouts.webdataset import WebDataset
-from ganrt.shards import Plan, Record, Shard, Staged
+from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
@@ -84,6 +84,6 @@ def layout_kind(name: str) -> type[Folder] | type[WebDataset] | type[Npy]:
     return _LAYOUTS[name]
 
 
-def layout_of(plan: Plan) -> Layout:
+def layout_of(plan: DatasetPlan) -> Layout:
     """The layout of a plan. Raises UsageError when its class names cannot be files' names."""
     return _LAYOUTS[plan.layout](plan)

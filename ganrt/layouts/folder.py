@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
 from ganrt.files import digest, file_digest, write_loose
-from ganrt.shards import Plan, Record, Shard, Staged, class_folders
+from ganrt.shards import DatasetPlan, Record, Shard, Staged, class_folders
 
 if TYPE_CHECKING:
     from ganrt.generator import Batch
@@ -24,21 +26,19 @@ class Folder:
     divisible: ClassVar[bool] = True
     durable: ClassVar[bool] = False
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DatasetPlan) -> None:
         assert plan.format is not None
         self._plan = plan
         self._prefixes = [f"{name}/" for name in class_folders(plan.class_names)]
         self._encode = encoder(plan.format, plan.quality, plan.mark)
-        self._stem = f"{plan.part}-" if plan.part else ""
         self._end = f".{FORMATS[plan.format]}"
 
     def prepare(self, root: Path) -> None:
         pass
 
     def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Files:
-        for index in range(shard.start, min(shard.stop, shard.start + len(self._plan.classes))):
-            label = self._plan.label(index)
-            if label is not None:  # here, so that no class gets a folder and no image
+        if self._plan.labelled:  # here, so that no class gets a folder and no image
+            for label in np.unique(self._plan.labels(shard.start, shard.stop)):
                 (root / self._prefixes[label]).mkdir(exist_ok=True)
         return _Files(f"{os.fspath(root)}/", shard, self.names(shard), self._encode, only)
 
@@ -46,12 +46,11 @@ class Folder:
         pass
 
     def names(self, shard: Shard) -> list[str]:
-        stem, end = self._stem, self._end
-        if not self._plan.classes:
-            return [f"{stem}{index:08d}{end}" for index in range(shard.start, shard.stop)]
-        prefixes = [self._prefixes[y] for y in self._plan.classes]
-        turns = len(prefixes)
-        return [f"{prefixes[index % turns]}{stem}{index:08d}{end}" for index in range(shard.start, shard.stop)]
+        stems, end = self._plan.stems(shard.start, shard.stop), self._end
+        if not self._plan.labelled:
+            return [stem + end for stem in stems]
+        labels = self._plan.labels(shard.start, shard.stop).tolist()
+        return [f"{self._prefixes[y]}{stem}{end}" for y, stem in zip(labels, stems, strict=True)]
 
     def is_there(self, root: Path, shard: Shard, record: Record) -> bool:
         return files_are_there(root, self.names(shard), record)
@@ -66,7 +65,7 @@ class Folder:
         return decode((root / self.names(shard)[index - shard.start]).read_bytes())
 
     def pattern(self) -> str:
-        return f"*/*{self._end}" if self._plan.classes else f"*{self._end}"
+        return f"*/*{self._end}" if self._plan.labelled else f"*{self._end}"
 
 
 class _Files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ganrt.files import PART, file_digest, holds, write_synced
-from ganrt.latents import labels
-from ganrt.shards import Plan, Record, Shard, Staged
+from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
@@ -33,12 +33,13 @@ class Npy:
     divisible: ClassVar[bool] = False
     durable: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DatasetPlan) -> None:
         self._plan = plan
         stem = f"{plan.part}-" if plan.part else ""
         self._images, self._labels = f"{stem}images.npy", f"{stem}labels.npy"
-        height, width, channels = plan.pixels
-        self._image_bytes = height * width * channels
+        assert plan.pixels is not None
+        self._pixels = plan.pixels
+        self._image_bytes = math.prod(plan.pixels)
 
     def prepare(self, root: Path) -> None:
         final, part = root / self._images, root / (self._images + PART)
@@ -91,25 +92,25 @@ class Npy:
         yield self._images, f"rows {rows} {what}"
 
     def common(self, n: int) -> dict[str, tuple[int, Iterable[bytes]]]:
-        header = _header("|u1", (n, *self._plan.pixels))
+        header = _header("|u1", (n, *self._pixels))
         files: dict[str, tuple[int, Iterable[bytes]]] = {
             self._images: (_HEADER + n * self._image_bytes, [header]),
         }
-        if self._plan.classes:
+        if self._plan.labelled:
             files[self._labels] = (_HEADER + 8 * n, self._label_pieces(n))
         return files
 
     def _label_pieces(self, n: int) -> Iterator[bytes]:
         yield _header("<i8", (n,))
         for first in range(0, n, _LABELS):
-            y = labels(self._plan.classes, self._plan.start + first, min(_LABELS, n - first))
-            yield y.astype("<i8").tobytes()
+            start = self._plan.start + first
+            yield self._plan.labels(start, start + min(_LABELS, n - first)).astype("<i8").tobytes()
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
         path = root / self._images
         with open(path if path.exists() else root / (self._images + PART), "rb") as file:
             file.seek(self._offset(shard) + (index - shard.start) * self._image_bytes)
-            return np.frombuffer(file.read(self._image_bytes), np.uint8).reshape(self._plan.pixels)
+            return np.frombuffer(file.read(self._image_bytes), np.uint8).reshape(self._pixels)
 
     def pattern(self) -> str:
         return self._images

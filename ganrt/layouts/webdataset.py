@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from ganrt.encode import FORMATS, Pixels, decode, encoder
 from ganrt.files import PART
 from ganrt.layouts.folder import damaged_files, files_are_there
-from ganrt.shards import Plan, Record, Shard, Staged
+from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
 if TYPE_CHECKING:
     from ganrt.generator import Batch
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
+_KNOWN = 16  # archives whose members are kept in mind
 _SIZE, _SUM = 124, 148  # where these fields of a header begin
 
 
@@ -31,22 +32,39 @@ class WebDataset:
     divisible: ClassVar[bool] = True
     durable: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DatasetPlan) -> None:
         assert plan.format is not None
         self._plan = plan
         self._encode = encoder(plan.format, plan.quality, plan.mark)
         self._stem = f"{plan.part}-" if plan.part else ""
         self._end = FORMATS[plan.format]
         self._moulds: dict[tuple[int | None, int], _Mould] = {}
+        self._where: dict[tuple[Path, int, int], dict[str, tuple[int, int]]] = {}  # an archive's members, once read
 
     def prepare(self, root: Path) -> None:
         pass
 
     def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Archive:
-        return _Archive(root / self.names(shard)[0], shard, self._members)
+        return _Archive(root / self.names(shard)[0], shard, self._alike if self._plan.alike else self._members)
 
     def _members(self, batch: Batch) -> bytes:
-        """The members of each sample, as :func:`member` makes them, put together from ready pieces."""
+        """The members of each sample."""
+        pieces: list[bytes] = []
+        for data, index in zip(self._encode(batch.images), batch.indices.tolist(), strict=True):
+            key = f"{self._stem}{index:08d}".encode()
+            y = self._plan.label(index)
+            pieces.append(member(key + f".{self._end}".encode(), data))
+            if y is not None:
+                pieces.append(member(key + b".cls", b"%d" % y))
+            pieces.append(member(key + b".json", json.dumps(self._about(index, y)).encode()))
+        return b"".join(pieces)
+
+    def _about(self, index: int, y: int | None) -> dict[str, object]:
+        label = {} if y is None else {"label": y, "class_name": self._plan.class_names[y]}
+        return self._plan.about(index) | label
+
+    def _alike(self, batch: Batch) -> bytes:
+        """The same, put together from ready pieces, where samples of a label differ by their index alone."""
         pieces: list[bytes] = []
         stem = self._stem.encode()
         for data, index in zip(self._encode(batch.images), batch.indices.tolist(), strict=True):
@@ -69,9 +87,7 @@ class WebDataset:
 
     def _make_mould(self, y: int | None, digits: int, key: int) -> _Mould:
         """The pieces of samples of a class whose indices have so many digits, and whose keys have ``key`` letters."""
-        about: dict[str, object] = {"index": 10 ** (digits - 1), "seed": self._plan.seed}
-        if y is not None:
-            about |= {"label": y, "class_name": self._plan.class_names[y]}
+        about = self._about(10 ** (digits - 1), y)
         blank = bytes(key)  # adds nothing to a checksum
         image = member(blank + f".{self._end}".encode(), b"")
         others = [] if y is None else [member(blank + b".cls", b"%d" % y)]
@@ -104,14 +120,22 @@ class WebDataset:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
-        try:
-            with tarfile.open(root / self.names(shard)[0]) as archive:
-                file = archive.extractfile(f"{self._stem}{index:08d}.{self._end}")
-                if file is None:
-                    raise ValueError("no regular file in the archive")
-                return decode(file.read())
-        except tarfile.TarError as error:
-            raise ValueError(str(error)) from error
+        path = root / self.names(shard)[0]
+        stat = path.stat()
+        key = (path, stat.st_ino, stat.st_mtime_ns)
+        if (where := self._where.get(key)) is None:
+            try:
+                with tarfile.open(path) as archive:
+                    where = {member.name: (member.offset_data, member.size) for member in archive if member.isreg()}
+            except tarfile.TarError as error:
+                raise ValueError(str(error)) from error
+            if len(self._where) >= _KNOWN:
+                self._where = {}
+            self._where[key] = where
+        offset, size = where[f"{self._stem}{index:08d}.{self._end}"]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return decode(file.read(size))
 
     def pattern(self) -> str:
         return "*.tar"

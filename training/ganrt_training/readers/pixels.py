@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 
+from ganrt.decoding import flat, upright
 from ganrt.encode import RESAMPLE, to_mode
 from ganrt.errors import UsageError
 from ganrt_training.readers.source import Pixels, Unusable
-
-MAX_PIXELS = 1 << 26  # of an encoded image: 8192x8192
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 Colour = tuple[int, int, int]
 
@@ -37,7 +32,7 @@ def decoded(data: bytes, size: int, mode: str | None, background: Colour) -> Pix
     is grey, else 3 (a grey image broadcasts to ``rgb``). Raises Unusable.
     """
     try:
-        image = _cropped(_flat(_opened(data), background), size)
+        image = _cropped(flat(upright(data), background), size)
     except (MemoryError, Unusable):
         raise
     except UnidentifiedImageError:
@@ -68,32 +63,6 @@ def fitted(images: Pixels, size: int, mode: str | None, background: Colour) -> P
 def is_grey(pixels: Pixels) -> bool:
     """Whether red, green and blue [..., 3] are equal everywhere."""
     return bool((pixels[..., :1] == pixels[..., 1:]).all())
-
-
-def _opened(data: bytes) -> Image.Image:
-    if not data:
-        raise Unusable("is empty")
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise Unusable(f"has {image.width}x{image.height} pixels; up to {MAX_PIXELS:,} are decoded")
-    image.load()
-    with contextlib.suppress(Exception):  # broken metadata around sound pixels: shown as it lies, as viewers do
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _flat(image: Image.Image, background: Colour) -> Image.Image:
-    """8 bits of grey (``L``) or colour (``RGB``), on the background where it is transparent."""
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise Unusable(f"has pixels of 32 bits (mode {image.mode}), of which none knows the range: convert to 8 or 16")
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*background, 255))
-        canvas.alpha_composite(image.convert("RGBA"))
-        return canvas.convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def _cropped(image: Image.Image, size: int) -> Image.Image:
