@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -594,6 +595,12 @@ def test_when_the_parent_is_killed_its_processes_hold_the_locks_and_end(
     assert differences(out, whole) == []
 
 
+def without_progress(complaint: str) -> str:
+    """What was said on stderr but how far the run was, which a slow machine tells every few seconds."""
+    lines = complaint.splitlines(keepends=True)
+    return "".join(line for line in lines if not re.match(r"[\d,]+/[\d,]+ images ", line))
+
+
 @posix
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("to", ["parent", "group"])
@@ -608,7 +615,7 @@ def test_a_signal_ends_all(
         process.send_signal(number)
     said, complaint = process.communicate(timeout=SOON)
     assert (process.returncode, said) == (status, "")
-    assert complaint == (
+    assert without_progress(complaint) == (
         "ganrt: stopped before the end\n  finished images are kept; the same command goes on from there.\n"
     )
     assert all(map(is_gone, children)) and not parts(out) and not (out / "README.md").exists()
