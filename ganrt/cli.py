@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ganrt import __version__
-from ganrt.console import crew, log_device, parsed_size, plain, report_text, short, shown
+from ganrt.console import crew, log_device, parsed_size, plain, report_text, short, shown, with_progress
 from ganrt.errors import GanrtError, UsageError
 
 if TYPE_CHECKING:
@@ -131,9 +131,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Write a labelled, class-balanced dataset of generated images."""
-    from ganrt.console import ProgressBar, stoppable
     from ganrt.dry_run import forecast
-    from ganrt.engine import Progress
     from ganrt.generation import generate as run
     from ganrt.planning import PlanOptions
 
@@ -173,30 +171,24 @@ def generate(
         )
         print(json.dumps(told.to_dict()) if as_json else _forecast_text(told))
         return
-    bar = ProgressBar()
-
-    def show(progress: Progress) -> None:
-        bar.show(progress.done, progress.total, progress.images_per_second)
-
-    with stoppable() as cancel:
-        try:
-            report = run(
-                model,
-                n=n,
-                out=out,
-                processes=processes,
-                workers=workers,
-                threads=threads,
-                device=device,
-                provider_options=provider_options,
-                shard=machine,
-                overwrite=overwrite,
-                progress=None if quiet else show,
-                cancel=cancel,
-                **options,
-            )
-        finally:
-            bar.clear()
+    report = with_progress(
+        lambda progress, cancel: run(
+            model,
+            n=n,
+            out=out,
+            processes=processes,
+            workers=workers,
+            threads=threads,
+            device=device,
+            provider_options=provider_options,
+            shard=machine,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel,
+            **options,
+        ),
+        quiet,
+    )
     if as_json:
         print(json.dumps(report.to_dict()))
     elif not quiet:

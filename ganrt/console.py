@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ganrt.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
-    from ganrt.engine import Report
+    from ganrt.engine import Progress, Report
 
 _BAR = 28
 _QUIET_INTERVAL = 5.0  # seconds between lines where stderr is no terminal
@@ -148,6 +148,20 @@ def parsed_size(text: str | None) -> int | tuple[int, int] | None:
         raise UsageError(f"size {text!r}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
     sides = [int(number) for number in numbers]
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def with_progress(run: Callable[[Callable[[Progress], None] | None, threading.Event], Report], quiet: bool) -> Report:
+    """The report of ``run(progress, cancel)``, with a progress bar unless ``quiet``, and stopped by signals."""
+    bar = ProgressBar()
+
+    def show(progress: Progress) -> None:
+        bar.show(progress.done, progress.total, progress.images_per_second)
+
+    with stoppable() as cancel:
+        try:
+            return run(None if quiet else show, cancel)
+        finally:
+            bar.clear()
 
 
 def report_text(report: Report) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import ProgressBar, log_device, report_text, stoppable
+from ganrt.console import log_device, report_text, with_progress
 
 if TYPE_CHECKING:
-    from ganrt.engine import Progress
     from ganrt.translation_planning import TranslationOptions
 
 Model = Annotated[
@@ -53,113 +53,58 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    for command in (translate, upscale):
-        app.command()(command)
+    app.command(
+        "translate", help="Write a dataset of what a generator makes of images; names and classes are carried over."
+    )(_command(enlarging=False))
+    app.command("upscale", help="Write a dataset of images made larger: translate, with a generator that enlarges.")(
+        _command(enlarging=True)
+    )
 
 
-def translate(
-    model: Model,
-    images: Images,
-    out: Out,
-    resize: Resize = None,
-    resample: Resample = None,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    multiple: Multiple = None,
-    layout: LayoutName = "folder",
-    format: Format = None,
-    quality: Quality = None,
-    no_mark: NoMark = False,
-    shard_size: ShardSize = None,
-    batch: BatchSize = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Write a dataset of what a generator makes of images; names and classes are carried over."""
-    options: TranslationOptions = {
-        "resize": resize,
-        "resample": resample,
-        "tile": tile,
-        "overlap": overlap,
-        "multiple": multiple,
-        "layout": layout,
-        "format": format,
-        "quality": quality,
-        "mark": False if no_mark else None,
-        "shard_size": shard_size,
-        "batch": batch,
-    }
-    _run(False, model, images, out, options, workers, threads, device, overwrite, quiet, as_json)
+def _command(enlarging: bool) -> Callable[..., None]:
+    """Both commands are one, but for what they ask of the generator."""
 
+    def command(
+        model: Model,
+        images: Images,
+        out: Out,
+        resize: Resize = None,
+        resample: Resample = None,
+        tile: Tile = None,
+        overlap: Overlap = None,
+        multiple: Multiple = None,
+        layout: LayoutName = "folder",
+        format: Format = None,
+        quality: Quality = None,
+        no_mark: NoMark = False,
+        shard_size: ShardSize = None,
+        batch: BatchSize = None,
+        workers: Workers = None,
+        threads: Threads = None,
+        device: Device = "auto",
+        overwrite: Overwrite = False,
+        quiet: Quiet = False,
+        as_json: Json = False,
+    ) -> None:
+        options: TranslationOptions = {
+            "resize": resize,
+            "resample": resample,
+            "tile": tile,
+            "overlap": overlap,
+            "multiple": multiple,
+            "layout": layout,
+            "format": format,
+            "quality": quality,
+            "mark": False if no_mark else None,
+            "shard_size": shard_size,
+            "batch": batch,
+        }
+        from ganrt import translation
 
-def upscale(
-    model: Model,
-    images: Images,
-    out: Out,
-    resize: Resize = None,
-    resample: Resample = None,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    multiple: Multiple = None,
-    layout: LayoutName = "folder",
-    format: Format = None,
-    quality: Quality = None,
-    no_mark: NoMark = False,
-    shard_size: ShardSize = None,
-    batch: BatchSize = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Write a dataset of images made larger: translate, with a generator that enlarges."""
-    options: TranslationOptions = {
-        "resize": resize,
-        "resample": resample,
-        "tile": tile,
-        "overlap": overlap,
-        "multiple": multiple,
-        "layout": layout,
-        "format": format,
-        "quality": quality,
-        "mark": False if no_mark else None,
-        "shard_size": shard_size,
-        "batch": batch,
-    }
-    _run(True, model, images, out, options, workers, threads, device, overwrite, quiet, as_json)
-
-
-def _run(
-    enlarging: bool,
-    model: str,
-    images: Path,
-    out: Path,
-    options: TranslationOptions,
-    workers: int | None,
-    threads: int | None,
-    device: str,
-    overwrite: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    from ganrt import translation
-
-    log_device(quiet)
-    bar = ProgressBar()
-
-    def show(progress: Progress) -> None:
-        bar.show(progress.done, progress.total, progress.images_per_second)
-
-    run = translation.upscale if enlarging else translation.translate
-    with stoppable() as cancel:
-        try:
-            report = run(
+        run = translation.upscale if enlarging else translation.translate
+        log_device(quiet)
+        report = with_progress(
+            lambda progress, cancel: run(
                 model,
                 images,
                 out=out,
@@ -167,13 +112,15 @@ def _run(
                 threads=threads,
                 device=device,
                 overwrite=overwrite,
-                progress=None if quiet else show,
+                progress=progress,
                 cancel=cancel,
                 **options,
-            )
-        finally:
-            bar.clear()
-    if as_json:
-        print(json.dumps(report.to_dict()))
-    elif not quiet:
-        print(report_text(report))
+            ),
+            quiet,
+        )
+        if as_json:
+            print(json.dumps(report.to_dict()))
+        elif not quiet:
+            print(report_text(report))
+
+    return command
