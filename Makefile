@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint wheel clean
+.PHONY: help demo test test-slow faults lint wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
@@ -21,6 +21,9 @@ test: lint ## Lint, check types and run all tests
 
 test-slow: $(VENV)/.test ## Train, kill, resume and export every recipe (under half an hour)
 	$(BIN)/python -m pytest -m slow -n 2
+
+faults: $(VENV)/.test ## Try every fault the promises are made against, and count what was lost (under 20 minutes; KILLS=200: more)
+	$(BIN)/python -m pytest tests/faults -m 'faults or not faults' -n 2
 
 lint: $(VENV)/.test ## Lint and check types alone
 	$(BIN)/ruff check .
