@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ganrt
-from ganrt.encode import encoder
+from ganrt.encode import PNG_LEVEL, encoder
 from ganrt.latents import latents
 
 BATCH, ROUNDS = 64, 5
@@ -59,7 +59,7 @@ def latent_costs() -> None:
 
 
 def encoding(generated: Pixels) -> None:
-    """PNG: Pillow's default, ganrt's, and other filters before ISA-L's level 1."""
+    """PNG: Pillow's default, ganrt's, and other filters before ISA-L."""
     rng = np.random.default_rng(0)
     coarse = np.clip(rng.normal(size=(300, 8, 8, 3)) * 60 + 128, 0, 255).astype(np.uint8)
     smooth = np.stack([np.asarray(Image.fromarray(c).resize((64, 64), Image.Resampling.BICUBIC)) for c in coarse])
@@ -69,7 +69,8 @@ def encoding(generated: Pixels) -> None:
         ways: dict[str, Callable[[Pixels], Iterator[bytes]]] = {
             "Pillow's default": _pillow,
             "ganrt": encoder("png", None, False),
-            **{f"ISA-L 1, {kind}": partial(_filtered, kind=kind) for kind in FILTERS},
+            **{f"ISA-L, {kind}": partial(_filtered, kind=kind) for kind in FILTERS},
+            "ISA-L at level 1, Up": partial(_filtered, kind="Up", level=1),
         }
         for way, encode in ways.items():
             size = sum(map(len, encode(images))) / len(images)
@@ -88,14 +89,14 @@ def _pillow(images: Pixels) -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def _filtered(images: Pixels, kind: str) -> Iterator[bytes]:
+def _filtered(images: Pixels, kind: str, level: int = PNG_LEVEL) -> Iterator[bytes]:
     count, height, width, channels = images.shape
     rows = images.reshape(count, height, width * channels)
     out = np.zeros((count, height, 1 + width * channels), np.uint8)
     FILTERS[kind](out, rows, channels)
     overhead = bytes(57)  # signature, header, chunk frames, end
     for image in out:
-        data = isal_zlib.compress(image, 1)
+        data = isal_zlib.compress(image, level)
         isal_zlib.crc32(data)
         yield overhead + data
 
@@ -110,6 +111,12 @@ def _sub(out: Pixels, rows: Pixels, channels: int) -> None:
     np.subtract(rows[:, :, channels:], rows[:, :, :-channels], out=out[:, :, 1 + channels :])
 
 
+def _up(out: Pixels, rows: Pixels, channels: int) -> None:
+    out[:, :, 0] = 2
+    out[:, 0, 1:] = rows[:, 0]
+    np.subtract(rows[:, 1:], rows[:, :-1], out=out[:, 1:, 1:])
+
+
 def _average(out: Pixels, rows: Pixels, channels: int) -> None:
     out[:, :, 0] = 3
     padded = np.zeros((rows.shape[0], rows.shape[1] + 1, rows.shape[2] + channels), np.uint16)
@@ -117,7 +124,12 @@ def _average(out: Pixels, rows: Pixels, channels: int) -> None:
     out[:, :, 1:] = rows - ((padded[:, 1:, :-channels] + padded[:, :-1, channels:]) >> 1).astype(np.uint8)
 
 
-FILTERS: dict[str, Callable[[Pixels, Pixels, int], None]] = {"no filter": _none, "Sub": _sub, "Average": _average}
+FILTERS: dict[str, Callable[[Pixels, Pixels, int], None]] = {
+    "no filter": _none,
+    "Sub": _sub,
+    "Up": _up,
+    "Average": _average,
+}
 
 
 def _batches(images: Pixels) -> Iterator[Pixels]:

@@ -19,7 +19,7 @@ from benchmarks.networks import NAMES, Network, network
 from benchmarks.rounds import BATCH, Timed, in_turn, memory_folder, write_json
 from ganrt.benchmark import calls
 from ganrt.contract import read_model
-from ganrt.encode import encoder
+from ganrt.encode import PNG_LEVEL, encoder
 from ganrt.files import write_loose
 from ganrt.generator import load_checked
 from ganrt.layouts import LAYOUTS
@@ -105,7 +105,7 @@ def lock(net: Network, root: Path, rounds: int, seconds: float) -> dict[str, dic
     rows = [np.diff(image.reshape(len(image), -1).astype(np.int16), axis=0).astype(np.uint8) for image in images]
     encoded = list(encoder("png", None, True)(images))
     (root / "files").mkdir()
-    compressing = _us(lambda k: isal_zlib.compress(rows[k], 1), len(rows), rounds)
+    compressing = _us(lambda k: isal_zlib.compress(rows[k], PNG_LEVEL), len(rows), rounds)
     writing = _us(lambda k: write_loose(f"{root}/files/{k}.png", encoded[k]), len(rows), rounds)
     without = {"npy": network, "webdataset": network + compressing, "folder": network + compressing + writing}
     found = {}

@@ -29,8 +29,8 @@ DEFAULT_QUALITY = {"jpeg": 90, "webp": 90}
 # whoever meets a single image can tell that it is synthetic.
 _MARK_KEY, _MARK_VALUE = b"DigitalSourceType", b"trainedAlgorithmicMedia"
 
-# ISA-L's level 1 on rows filtered by Up: see docs/decisions/0003-png.md.
-_PNG_LEVEL = 1
+# ISA-L's level 3 on rows filtered by Up. Levels 0 to 2 do not always give the same bytes: docs/decisions/0003-png.md.
+PNG_LEVEL = 3
 _PNG_UP = 2
 
 
@@ -93,7 +93,7 @@ def _png(images: Pixels, mark: bool) -> Iterator[bytes]:
         start += _png_chunk(b"tEXt", _MARK_KEY + b"\0" + _MARK_VALUE)
     end = _png_chunk(b"IEND", b"")
     for image in filtered:
-        yield b"".join((start, _png_chunk(b"IDAT", isal_zlib.compress(image, _PNG_LEVEL)), end))
+        yield b"".join((start, _png_chunk(b"IDAT", isal_zlib.compress(image, PNG_LEVEL)), end))
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
