@@ -8,6 +8,9 @@ what users write today is timed too, with the DCGAN of PyTorch's tutorial, for d
 ``python -m benchmarks networks --out FOLDER`` writes that one, others, and their halves, on a machine with PyTorch.
 The share of time that the GPU computes is what ``nvidia-smi`` reports while the row runs, and the bytes moved are
 those of latents, labels and finished pixels.
+
+``--same 5`` asks another question: do five processes make the same pixels? For each of cuDNN's ways to choose
+algorithms, it prints how many different results there were, and the rates of the five, which share the GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from ganrt.contract import read_model
 from ganrt.errors import GanrtError
 from ganrt.generator import load_checked
 from ganrt.models import find_model
-from ganrt.providers import cpu_count, gpus, installed_runtimes
+from ganrt.providers import PROVIDER_OPTIONS, cpu_count, gpus, installed_runtimes
 from ganrt.samples import check_samples
 
 BATCHES = (64, 256, 1024)
@@ -50,6 +53,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="where datasets are written; tmpfs unless given")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--same", type=int, metavar="PROCESSES", help="compare the pixels of so many processes instead")
     options = parser.parse_args()
     beside = [p for p in sorted(Path(__file__).resolve().parent.glob("*.onnx")) if not p.name.endswith(".fp16.onnx")]
     result: dict[str, Any] = {"device": device_name(options.device), "processors": cpu_count(), **installed_runtimes()}
@@ -59,6 +63,9 @@ def main() -> int:
     result["models"] = {}
     for path in options.models or beside or [find_model("fashion")]:
         with tempfile.TemporaryDirectory(dir=root) as folder:
+            if options.same:
+                compare(path, options.device, Path(folder), options.same)
+                continue
             rows = measure(path, options.device, Path(folder), options.seconds, options.rounds)
         result["models"][path.stem] = rows
         print(table(path.stem, rows), flush=True)
@@ -128,6 +135,29 @@ def measure(path: Path, device: str, root: Path, seconds: float, rounds: int) ->
             "gpu_busy_percent": round(statistics.mean(busy[name]), 1) if busy[name] else None,
         }
     return rows
+
+
+_MAKE = """
+import hashlib, sys, numpy, ganrt
+model, device, out, search = sys.argv[1:]
+options = {"cudnn_conv_algo_search": search} if search else None
+made = ganrt.generate(model, n=20_000, out=out, layout="npy", device=device, workers=4, provider_options=options)
+print(hashlib.sha256(numpy.load(out + "/images.npy").tobytes()).hexdigest(), made.images_per_second)
+"""
+
+
+def compare(path: Path, device: str, root: Path, processes: int) -> None:
+    """Prints how many different sets of 20,000 images some processes make, by how cuDNN chooses algorithms."""
+    for search in PROVIDER_OPTIONS["cudnn_conv_algo_search"] or () if device.startswith("cuda") else ("",):
+        words = [sys.executable, "-c", _MAKE, str(path), device]
+        started = [
+            subprocess.Popen([*words, str(root / f"{search}{k}"), search], stdout=subprocess.PIPE, text=True)
+            for k in range(processes)
+        ]
+        told = [process.communicate()[0].split() for process in started]
+        rates = ", ".join(f"{float(rate):,.0f}" for _, rate in told)
+        different = len({digest for digest, _ in told})
+        print(f"{path.stem:12} {search or 'cpu':12} {different} different of {processes}; {rates} images/s", flush=True)
 
 
 def _dataset(path: Path, device: str, out: Path, n: int, options: dict[str, Any]) -> Callable[[], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -35,3 +36,10 @@ def test_the_script_for_gpus_needs_nothing_but_the_package_and_a_model(tmp_path:
     assert any(name.startswith("network fp32 batch 1024") for name in rows)
     assert all(name in done.stdout for name in rows)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone"]
+
+
+def test_the_script_for_gpus_compares_the_pixels_of_processes(tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--same", "2", "--out", str(tmp_path)]
+    done = run([sys.executable, str(ROOT / "benchmarks" / "gpu.py"), str(model_file(tmp_path)), *words])
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^tiny +cpu +1 different of 2; [\d,]+, [\d,]+ images/s$", done.stdout, re.MULTILINE)

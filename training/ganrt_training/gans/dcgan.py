@@ -59,9 +59,11 @@ class Discriminator(nn.Module):
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Weights of deviation 0.02, as the paper has them."""
+    """Weights of deviation 0.02, as the paper has them; embeddings small beside z, or a class's images start alike."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(layer.weight, 0, 0.02)
+    elif isinstance(layer, nn.Embedding):
+        nn.init.normal_(layer.weight, 0, 0.1)
     elif isinstance(layer, nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1, 0.02)
 
