@@ -1,14 +1,17 @@
 """What the ledgers under a root say: which plans, how many images of each, which shards are finished.
 
 A ledger is a file ``ganrt[.PART][.K-of-M].ledger`` at the dataset's root, JSON a line: first the plan,
-then a line for each run's number of images, its software, and each finished shard. It is only appended
-to; a later line of a shard wins; a line that a crash tore is as if it were not there.
+then a line for each run's number of images, its software, and each finished shard, which ends with a sum of
+what is before it. It is only appended to; a later line of a shard wins; a line that a crash tore, or of which a bit
+has changed since, is as if it were not there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +28,8 @@ README = "README.md"
 VERSION = 1
 Machine = tuple[int, int]  # K of M, K from 0
 _DIGEST = re.compile("[0-9a-f]{32}").fullmatch
+_SEAL = b',"sum":'
+_UNSEALED = ({"n"}, {"made_with"}, {"shard", "images", "pixels", "sizes", "digests"})
 
 
 @dataclass
@@ -64,6 +69,16 @@ class Part:
             yield shard, record
 
 
+def ledgers(root: Path) -> list[Path]:
+    """The ledgers under a root. Names are looked at one by one: images without classes lie there too."""
+    try:
+        with os.scandir(root) as found:
+            names = [entry.name for entry in found if entry.name.startswith("ganrt") and entry.name.endswith(".ledger")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [root / name for name in sorted(names)]
+
+
 def ledger_name(part: str, machine: Machine) -> str:
     """The file name of a ledger."""
     k, m = machine
@@ -79,7 +94,7 @@ def machine_of(path: Path) -> Machine:
 def read_parts(root: Path) -> dict[str, Part]:
     """The parts under a root, by name. Raises DatasetDamaged for a ledger that cannot be one."""
     parts: dict[str, Part] = {}
-    for path in sorted(root.glob("ganrt*.ledger")):
+    for path in ledgers(root):
         head: DatasetPlan | None = None
         for _, entry in _entries(path):
             if head is None:
@@ -139,13 +154,28 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
+def sealed(entry: dict[str, Any]) -> bytes:
+    """A line of a ledger, with the sum by which it is known later that it is as it was written."""
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return text[:-1] + _SEAL + b'"%08x"}\n' % zlib.crc32(text)
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A whole line's object; None for one that is torn or foreign."""
+    """A whole line's object; None for one that is torn, changed or foreign."""
+    text, seal, told = line.rpartition(_SEAL)
+    if seal:
+        if told != b'"%08x"}\n' % zlib.crc32(text + b"}"):
+            return None
+        line = text + b"}\n"
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) else None
+    # The first line has its fingerprint. There are ledgers of before there were sums; a line that has lost the word
+    # for it has another key in its place.
+    if not isinstance(entry, dict) or not (seal or "ganrt" in entry or any(entry.keys() == keys for keys in _UNSEALED)):
+        return None
+    return entry
 
 
 def torn_lines(path: Path) -> list[int]:

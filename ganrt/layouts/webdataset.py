@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -182,8 +183,12 @@ class _Archive:
         return Record(shard.number, len(shard), (self._size,), (self._digest.hexdigest(),), self._pixels.hexdigest())
 
     def abort(self) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            mine = os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())
+            self._file.close()
+            if mine:  # and not of a run that writes a folder of this name now
+                self._part.unlink()
         self._file.close()
-        self._part.unlink(missing_ok=True)
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
