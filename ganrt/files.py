@@ -12,6 +12,7 @@ from ganrt.errors import StorageError, StorageFull
 
 PART = ".part"
 CHUNK = 1 << 20
+LINK = "changed: a link, no file"
 
 
 def digest(data: bytes | memoryview) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ganrt.contract import CheckedModel, read_model
 from ganrt.engine import Maker, made_with, make_shard
 from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel, UsageError
-from ganrt.files import holds, storage_error, write_synced
+from ganrt.files import LINK, holds, storage_error, write_synced
 from ganrt.generation import Sampler, samples_of
 from ganrt.generator import Generator, load_checked
 from ganrt.inputs import Inputs, read_inputs
@@ -98,13 +98,17 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
         common = layout.common(part.n)
         known.update(common)
         for file, (size, beginning) in common.items() if not unfinished else ():
-            if not (root / file).is_file():
+            if (root / file).is_symlink():
+                yield Damage(file, LINK, name)
+            elif not (root / file).is_file():
                 yield Damage(file, "missing", name)
             elif not holds(root / file, size, beginning):
                 yield Damage(file, "changed: other bytes than were written", name)
     for file, wanted in expected_files(parts).items():
         path = root / file
-        if not path.is_file():
+        if path.is_symlink():
+            yield Damage(file, LINK, "")
+        elif not path.is_file():
             yield Damage(file, "missing", "")
         elif path.read_bytes() != wanted:
             yield Damage(file, "changed: other bytes than were written", "")

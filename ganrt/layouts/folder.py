@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
-from ganrt.files import digest, file_digest, write_loose
+from ganrt.files import LINK, digest, file_digest, write_loose
 from ganrt.shards import DatasetPlan, Record, Shard, Staged, class_folders
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ def damaged_files(root: Path, names: list[str], record: Record) -> Iterator[tupl
     for name, size, wanted in zip(names, record.sizes, record.digests, strict=True):
         path = root / name
         try:
-            if not path.is_file():
+            if path.is_symlink():
+                yield name, LINK
+            elif not path.is_file():
                 yield name, "missing"
             elif (there := path.stat().st_size) != size:
                 yield name, f"changed: {there} bytes, {size} were written"
