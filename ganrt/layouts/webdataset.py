@@ -166,6 +166,7 @@ class _Archive:
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
         self._file = open(self._part, "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        self._stat = os.fstat(self._file.fileno())
 
     def stage(self, batch: Batch) -> Staged:
         return Staged(batch.images, self._members(batch))
@@ -183,12 +184,11 @@ class _Archive:
         return Record(shard.number, len(shard), (self._size,), (self._digest.hexdigest(),), self._pixels.hexdigest())
 
     def abort(self) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            mine = os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())
-            self._file.close()
-            if mine:  # and not of a run that writes a folder of this name now
-                self._part.unlink()
         self._file.close()
+        with contextlib.suppress(OSError):  # what went wrong before is what has to be told
+            # Not that of another run, which writes a folder of this name by now.
+            if os.path.samestat(self._stat, self._part.stat()):
+                self._part.unlink()
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
