@@ -25,6 +25,7 @@ from ganrt.parts import (
     Part,
     called,
     ledger_name,
+    lost_software,
     machine_of,
     read_parts,
     says,
@@ -88,6 +89,8 @@ class Ledger:
                 ledger._write({"n": n})
             part.n = n
             ledger.part = part
+            for software in lost_software(root, part):
+                ledger.note(software)
         except BaseException:
             ledger.close()
             raise

@@ -119,6 +119,18 @@ def read_parts(root: Path) -> dict[str, Part]:
     return parts
 
 
+def lost_software(root: Path, part: Part) -> list[dict[str, str]]:
+    """What a part was made with as the manifest has it, where the line of the ledger that said so is lost."""
+    if part.made_with or not part.finished:
+        return []
+    try:
+        told = json.loads((root / MANIFEST).read_bytes())["parts"]
+        found = [_made_with({"made_with": s}) for p in told if p["part"] == part.plan.part for s in p["made_with"]]
+        return [software for software in found if software]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []
+
+
 def open_parts(root: Path) -> dict[str, Part]:
     """The parts of a dataset. Raises DatasetError when there is none."""
     if not root.is_dir():
@@ -155,8 +167,13 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def sealed(entry: dict[str, Any]) -> bytes:
-    """A line of a ledger, with the sum by which it is known later that it is as it was written."""
+    """A line of a ledger, with the sum by which it is known later that it is as it was written.
+
+    The first line has its fingerprint instead.
+    """
     text = json.dumps(entry, separators=(",", ":")).encode()
+    if "ganrt" in entry:
+        return text + b"\n"
     return text[:-1] + _SEAL + b'"%08x"}\n' % zlib.crc32(text)
 
 
@@ -171,8 +188,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    # The first line has its fingerprint. There are ledgers of before there were sums; a line that has lost the word
-    # for it has another key in its place.
+    # There are ledgers of before there were sums; a line that has lost the word for it has another key in its place.
     if not isinstance(entry, dict) or not (seal or "ganrt" in entry or any(entry.keys() == keys for keys in _UNSEALED)):
         return None
     return entry

@@ -134,7 +134,8 @@ def _repair(
         for d in mine:
             if d.shard is not None:
                 broken[d.shard].add(d.name)
-        if not broken and not any(d.name in layout.common(part.n) for d in mine):
+        forgetful = bool(part.finished) and not part.made_with  # of the software: to claim the ledger brings it back
+        if not broken and not forgetful and not any(d.name in layout.common(part.n) for d in mine):
             continue
         maker = _maker(root, part, model, device, images) if broken else None
         with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:
