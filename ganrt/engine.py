@@ -15,7 +15,7 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.errors import GanrtError, StorageError
+from ganrt.errors import GanrtError, InferenceError, StorageError
 from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
@@ -256,8 +256,14 @@ class _Run:
         try:
             in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
-        except (GanrtError, OSError) as error:
-            raised = storage_error(error) if isinstance(error, OSError) else error
+        except (GanrtError, OSError, MemoryError) as error:
+            if isinstance(error, GanrtError):
+                raised = error
+            elif isinstance(error, OSError):
+                raised = storage_error(error)
+            else:
+                what = f"batches of {job.plan.batch} by {self.workers} workers do not fit into memory"
+                raised = InferenceError(what, "Use a smaller batch (--batch), or fewer --workers.")
             if isinstance(raised, StorageError):
                 self._ledger.check()  # says more than that a file is not there
             raised.add_note(
