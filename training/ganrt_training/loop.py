@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrt.errors import Cancelled, TrainingError
+from ganrt.errors import Cancelled, StorageError, TrainingError
 from ganrt.files import storage_error
 from ganrt.shards import require
 from ganrt_training import augment, crew, run_folder
@@ -71,10 +71,10 @@ def train(
             _train(_Run(recipe, data, run_dir, seed, about, team, clock), minutes, progress, cancel)
     except BrokenPipeError:  # whoever is told of the progress has gone
         raise
-    except OSError as error:
-        raised = storage_error(error)
+    except (OSError, StorageError) as error:
+        raised = error if isinstance(error, StorageError) else storage_error(error)
         raised.add_note("What was trained up to the last checkpoint is kept: the same command goes on from there.")
-        raise raised from error
+        raise raised from (error if raised is not error else None)
     return run_dir
 
 
@@ -145,9 +145,11 @@ class _Run:
         self.standing, self.ticks = _Standing(), list[Stats]()
         if (run_dir / run_folder.CHECKPOINT).is_file():
             self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
-            if team.rank == 0:
-                self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
             logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
+        if (
+            team.rank == 0
+        ):  # also where there is no checkpoint yet: what a run told before it ended too early is dropped
+            self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
         team.wait()
         self.total_steps = math.ceil(recipe.total_kimg * 1000 / recipe.batch_size)
         self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))
