@@ -8,6 +8,7 @@ has changed since, is as if it were not there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrt.errors import DatasetDamaged, DatasetError, DatasetMismatch
+from ganrt.files import write_synced
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS
 from ganrt.shards import DatasetPlan, Plan, Record, Shard
@@ -119,6 +121,27 @@ def read_parts(root: Path) -> dict[str, Part]:
     return parts
 
 
+def plan_from_manifest(path: Path, more: dict[str, Any]) -> bool:
+    """Gives a ledger that has lost its first line the one that the manifest tells of; whether that could be done.
+
+    ``more`` is what a manifest leaves out of a plan. Nothing is believed that the fingerprint does not prove.
+    """
+    try:
+        told = json.loads((path.parent / MANIFEST).read_bytes())["parts"]
+        heads = [{"ganrt": VERSION, "fingerprint": p["fingerprint"], "plan": {**p["plan"], **more}} for p in told]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return False
+    for head in heads:
+        head["plan"].pop("images", None)  # how many, in a manifest
+        with contextlib.suppress(DatasetDamaged, DatasetMismatch):
+            if ledger_name(_plan(path, head).part, machine_of(path)) == path.name:
+                with open(path, "rb") as file:
+                    kept = [line for line in file if (entry := _parsed(line)) and "ganrt" not in entry]
+                write_synced(path, [sealed(head), *kept])
+                return True
+    return False
+
+
 def lost_software(root: Path, part: Part) -> list[dict[str, str]]:
     """What a part was made with as the manifest has it, where the line of the ledger that said so is lost."""
     if part.made_with or not part.finished:
@@ -146,6 +169,17 @@ def open_parts(root: Path) -> dict[str, Part]:
 def called(part: str) -> str:
     """A part's name for messages."""
     return f"part {part}" if part else "the dataset"
+
+
+def has_plan(path: Path) -> bool:
+    """Whether the first line of a ledger is one. A later ganrt's counts as one, and a line not yet whole."""
+    try:
+        first = next(_entries(path), None)
+        return first is None or bool(_plan(path, first[1]))
+    except DatasetMismatch:
+        return True
+    except DatasetDamaged:
+        return False
 
 
 def says(path: Path, n: int) -> bool:
@@ -223,7 +257,9 @@ def _plan(path: Path, entry: dict[str, Any]) -> DatasetPlan:
 
 def _no_ledger(path: Path) -> DatasetDamaged:
     return DatasetDamaged(
-        f"{path.name}: its first line is no plan", "The file was changed; move it away and generate the dataset again."
+        f"{path.name}: its first line is no plan",
+        "The file was changed. Mend it with ganrt verify DIR --repair, which looks for the plan in ganrt.json; where "
+        "that is lost too, generate the dataset again in a new folder.",
     )
 
 

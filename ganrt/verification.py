@@ -19,7 +19,17 @@ from ganrt.layouts import Layout, layout_of
 from ganrt.ledger import Ledger, try_lock
 from ganrt.manifest import complete, expected_files
 from ganrt.models import find_model
-from ganrt.parts import MANIFEST, README, Part, machine_of, open_parts, torn_lines
+from ganrt.parts import (
+    MANIFEST,
+    README,
+    Part,
+    has_plan,
+    ledgers,
+    machine_of,
+    open_parts,
+    plan_from_manifest,
+    torn_lines,
+)
 from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan
@@ -58,6 +68,8 @@ def verify(
     """
     root = Path(root)
     try:
+        if repair:
+            _bring_plans_back(root, images)
         if images is not None and not any(isinstance(p.plan, TranslationPlan) for p in open_parts(root).values()):
             raise UsageError(f"images do not apply: {root} was made of latents", "Leave them out.")
         damage = list(_damage(root, progress))
@@ -115,6 +127,21 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
     for file in _walk(root):
         if file not in known:
             yield Damage(file, "extra: not of this dataset")
+
+
+def _bring_plans_back(root: Path, images: str | os.PathLike[str] | None) -> None:
+    """Mends ledgers that have lost their plan, as far as the manifest, and the images where it is of some, know it."""
+    for path in ledgers(root):
+        if has_plan(path):
+            continue
+        with open(path, "r+b") as file:
+            if not try_lock(file):
+                raise DatasetLocked(f"another run is writing {path}", "Wait for it, or stop it.")
+            if os.name == "nt":  # an open file cannot be replaced there
+                file.close()
+            if not plan_from_manifest(path, {}) and images is not None:
+                inputs = read_inputs(images)
+                plan_from_manifest(path, {"names": list(inputs.names), "label_list": list(inputs.labels)})
 
 
 def _repair(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def descriptors() -> set[str]:
 def test_eight_threads_share_a_generator(seconds: float, tmp_path: Path, tally: Tally) -> None:
     generator = ganrt.load(model_file(tmp_path), device="cpu", threads=1)
     expected = generator.sample(600)
-    small = {"shard_size": 64, "batch": 32, "workers": 2}
+    small: dict[str, Any] = {"shard_size": 64, "batch": 32, "workers": 2}
     whole = {x: tmp_path / "whole" / x for x in LAYOUTS}
     for layout in LAYOUTS:
         ganrt.generate(generator, n=200, out=whole[layout], layout=layout, **small)
@@ -186,7 +187,7 @@ def test_eight_threads_share_a_generator(seconds: float, tmp_path: Path, tally: 
 )
 def test_cancelled_again_and_again(layout: str, times: int, tmp_path: Path, tally: Tally) -> None:
     model, n = slow_model_file(tmp_path), 2000
-    options = {"layout": layout, "shard_size": 16, "batch": 16}
+    options: dict[str, Any] = {"layout": layout, "shard_size": 16, "batch": 16}
     make(model, tmp_path / "whole", n, **options)
     before, open_before = threading.active_count(), descriptors()
     dice, cancelled, number = random.Random(layout), 0, 0

@@ -146,9 +146,7 @@ class _Run:
         if (run_dir / run_folder.CHECKPOINT).is_file():
             self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
             logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
-        if (
-            team.rank == 0
-        ):  # also where there is no checkpoint yet: what a run told before it ended too early is dropped
+        if team.rank == 0:  # without a checkpoint too: what was told by a run that ended before its first is dropped
             self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
         team.wait()
         self.total_steps = math.ceil(recipe.total_kimg * 1000 / recipe.batch_size)
