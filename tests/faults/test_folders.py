@@ -158,6 +158,7 @@ def test_a_ledger_that_is_removed_in_the_middle(
     tally.survived(f"ledger removed in the middle, {layout}")
 
 
+@pytest.mark.faults
 def test_the_command_says_so_too(slow: dict[str, Runs], tmp_path: Path, tally: Tally) -> None:
     out = tmp_path / "out"
     process = start(slow["generate"].command(out, "folder"))

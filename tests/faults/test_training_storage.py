@@ -65,17 +65,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(quick_recipe(RECIPE), quick_data(), tmp_path_factory.mktemp("whole"))
 
 
+def test_a_second_run_is_refused(tmp_path: Path, tally: Tally) -> None:
+    recipe, told = quick_recipe(RECIPE), list[str]()
+
+    def again(stats: object) -> None:
+        with pytest.raises(TrainingError) as error:
+            train(recipe, quick_data(), tmp_path / "run")
+        told.append(str(error.value))
+
+    train(recipe, quick_data(), tmp_path / "run", progress=again)
+    refused = f"another run is training in {tmp_path / 'run'}\nWait for it, or stop it, or name another --run-dir."
+    assert told == [refused] * 4
+    tally.survived("second run refused, train", 4)
+
+
+@pytest.mark.faults
 def test_a_second_run_is_refused_while_the_first_lives_and_not_after(whole: Path, tmp_path: Path, tally: Tally) -> None:
     first = child(tmp_path / "run")
     assert first.stdout
     try:
         assert first.stdout.readline(), first.communicate()[1]  # a tick is over
         first.send_signal(signal.SIGSTOP)
-        with pytest.raises(TrainingError) as error:
+        with pytest.raises(TrainingError, match="another run is training in"):
             train(quick_recipe(RECIPE), quick_data(), tmp_path / "run")
-        assert str(error.value) == (
-            f"another run is training in {tmp_path / 'run'}\nWait for it, or stop it, or name another --run-dir."
-        )
         tally.survived("second run refused, train")
     finally:
         first.kill()
