@@ -47,10 +47,15 @@ def main() -> NoReturn:
             app()
         except BrokenPipeError:
             raise
-        except (GanrtError, OSError) as caught:
+        except (GanrtError, OSError, MemoryError) as caught:
             from ganrt.files import storage_error
 
-            error = caught if isinstance(caught, GanrtError) else storage_error(caught)
+            if isinstance(caught, GanrtError):
+                error = caught
+            elif isinstance(caught, OSError):
+                error = storage_error(caught)
+            else:
+                error = GanrtError("no memory left", "Use a smaller batch (--batch) or fewer --workers, or free some.")
             print(f"ganrt: {shown(error.message)}", file=sys.stderr)
             for line in (error.hint, *getattr(error, "__notes__", ())):
                 if line:

@@ -15,7 +15,7 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.errors import GanrtError
+from ganrt.errors import GanrtError, InferenceError, StorageError
 from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
@@ -144,6 +144,7 @@ def make_dataset(
             run = _Run(job, ledger, _trusted(job, ledger.part))
             if run.found < run.own:
                 run.make(progress, cancel)
+            ledger.check()
             finished = complete(job.root, job.plan.part)
     except OSError as error:
         raise storage_error(error) from error
@@ -255,8 +256,16 @@ class _Run:
         try:
             in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
-        except (GanrtError, OSError) as error:
-            raised = storage_error(error) if isinstance(error, OSError) else error
+        except (GanrtError, OSError, MemoryError) as error:
+            if isinstance(error, GanrtError):
+                raised = error
+            elif isinstance(error, OSError):
+                raised = storage_error(error)
+            else:
+                what = f"batches of {job.plan.batch} by {self.workers} workers do not fit into memory"
+                raised = InferenceError(what, "Use a smaller batch (--batch), or fewer --workers.")
+            if isinstance(raised, StorageError):
+                self._ledger.check()  # says more than that a file is not there
             raised.add_note(
                 f"{self.found + self.committed:,} of {self.own:,} images are finished and kept; "
                 "the same command goes on from there."
@@ -299,6 +308,7 @@ class _Run:
 
     def _tasks_of(self, shard: Shard) -> Iterator[tuple[_OpenShard, Drawn]]:
         job = self._job
+        self._ledger.check()
         writer = self._layout.begin(job.root, shard)
         opened = _OpenShard(shard, writer, job.plan.batch, self._most, self._stop)
         with self._guard:
@@ -312,6 +322,7 @@ class _Run:
         for batch in self._maker.make(drawn, shard.start, shard.stop):
             if self._stop.is_set():
                 raise Stopped
+            self._ledger.check()
             at = time.perf_counter()
             staged.append(opened.writer.stage(batch))
             staging += time.perf_counter() - at
@@ -325,6 +336,7 @@ class _Run:
                 if len(self._probes) == PROBED:
                     self._probed.set()
         if is_last:
+            self._ledger.check()
             record = opened.writer.close()
             self._ledger.append(record)
             with self._guard:

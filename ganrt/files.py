@@ -12,6 +12,7 @@ from ganrt.errors import StorageError, StorageFull
 
 PART = ".part"
 CHUNK = 1 << 20
+LINK = "changed: a link, no file"
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -34,20 +35,31 @@ def file_digest(path: Path, start: int = 0, length: int | None = None) -> str:
     return state.hexdigest()
 
 
-def write_loose(path: str, data: bytes) -> None:
-    """Writes one of many small files: whole under its name, or not there. Not synced."""
+def held(folder: Path) -> int | None:
+    """A descriptor of a folder, which means this very one when it has been moved and another has its name.
+
+    To be closed. None where a folder in use cannot be moved (Windows).
+    """
+    return os.open(folder, os.O_RDONLY) if {os.open, os.rename, os.unlink} <= os.supports_dir_fd else None
+
+
+def write_loose(path: str, data: bytes, folder: int | None = None) -> None:
+    """Writes one of many small files: whole under its name, or not there. Not synced.
+
+    ``path`` is relative to ``folder`` where a descriptor is given.
+    """
     part = path + PART
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666, dir_fd=folder)
     try:
         written = os.write(file, data)
         while written < len(data):
             written += os.write(file, data[written:])
     except BaseException:
         os.close(file)
-        os.unlink(part)
+        os.unlink(part, dir_fd=folder)
         raise
     os.close(file)
-    os.replace(part, path)
+    os.replace(part, path, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:

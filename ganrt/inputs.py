@@ -158,10 +158,9 @@ def _entries(root: Path, below: str, real: Path) -> Iterator[tuple[str, bool]]:
 
 def _file(root: Path, name: str) -> bytes:
     with open(root / name, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise _unreadable(root, name, f"more than {MAX_BYTES >> 30} GiB")
-    return data
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise _unreadable(root, name, f"more than {MAX_BYTES >> 30} GiB")
+        return file.read()  # with a number, so much memory would be asked for
 
 
 def _sound(root: Path, name: str, look: Callable[[], T]) -> T:

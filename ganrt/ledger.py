@@ -6,7 +6,6 @@ What a ledger holds is in :mod:`ganrt.parts`. Its lock is the operating system's
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -15,10 +14,23 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from ganrt.errors import DatasetLocked, DatasetMismatch, UsageError
+from ganrt.errors import DatasetLocked, DatasetMismatch, StorageError, UsageError
 from ganrt.files import sync_folder
 from ganrt.layouts import layout_of
-from ganrt.parts import MANIFEST, README, VERSION, Machine, Part, called, ledger_name, machine_of, read_parts, says
+from ganrt.parts import (
+    MANIFEST,
+    README,
+    VERSION,
+    Machine,
+    Part,
+    called,
+    ledger_name,
+    lost_software,
+    machine_of,
+    read_parts,
+    says,
+    sealed,
+)
 from ganrt.shards import DatasetPlan, Record, class_folders
 
 logger = logging.getLogger("ganrt")
@@ -77,6 +89,8 @@ class Ledger:
                 ledger._write({"n": n})
             part.n = n
             ledger.part = part
+            for software in lost_software(root, part):
+                ledger.note(software)
         except BaseException:
             ledger.close()
             raise
@@ -88,8 +102,22 @@ class Ledger:
             self._write({"made_with": made_with})
             self.part.made_with.append(made_with)
 
+    def check(self) -> None:
+        """Raises StorageError when the folder has been removed or replaced, or the ledger in it.
+
+        What is written by its name would go into a folder of somebody else.
+        """
+        if not _is_at(self._file, self.path):
+            raise StorageError(
+                f"{self.path.parent} is not the folder any more that this run began to write: it, or {self.path.name} "
+                "in it, was moved, removed or replaced",
+                "Leave it alone while a run writes it. If it was moved, move it back or name it where it is now, and "
+                "give the same command again: what was finished is kept.",
+            )
+
     def append(self, record: Record) -> None:
-        """Adds a finished shard; it is on the disk when this returns."""
+        """Adds a finished shard; it is on the disk when this returns. Raises as :meth:`check` does, and OSError."""
+        self.check()
         self._write(
             {
                 "shard": record.number,
@@ -101,7 +129,7 @@ class Ledger:
         )
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        line = sealed(entry)
         with self._guard:
             end, left = self._file.seek(0, os.SEEK_END), memoryview(line)
             try:
@@ -246,7 +274,7 @@ def _check_folders(plan: DatasetPlan, other: DatasetPlan, theirs: str) -> None:
 def _is_at(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

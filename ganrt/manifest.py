@@ -59,7 +59,7 @@ def _at_rest(part: Part) -> bool:
 
 def expected_files(parts: dict[str, Part]) -> dict[str, bytes]:
     """README, when every part is complete, and manifest, as the ledgers make them."""
-    done = all(next(part.missing(), None) is None for part in parts.values())
+    done = bool(parts) and all(next(part.missing(), None) is None for part in parts.values())
     manifest = {MANIFEST: _manifest(parts, done)}
     return {README: readme([(p.plan, p.n) for _, p in sorted(parts.items())]), **manifest} if done else manifest
 

@@ -49,6 +49,7 @@ class Network:
     KIND: ClassVar[str]  # of its card
     BATCH: ClassVar[int]  # how many images a call makes unless it is said
     _too_large = "Use a smaller batch (--batch), or fewer --workers."
+    _one_too_large = "Use fewer --workers, or a machine with more memory."
     _wrong_shape = "Its card is wrong; export it again."
     _failed: str | None = None  # what else to do where ONNX Runtime fails
 
@@ -152,7 +153,8 @@ class Network:
         text = str(error).lower()
         memory = ("failed to allocate", "bad_alloc", "out of memory")
         if isinstance(error, MemoryError) or any(words in text for words in memory):
-            return InferenceError(f"a batch of {count} does not fit into memory", self._too_large)
+            hint = self._too_large if count > 1 else self._one_too_large
+            return InferenceError(f"a batch of {count} does not fit into memory", hint)
         failure = load_error(error)
         return InferenceError(failure.message, self._failed or failure.hint)
 

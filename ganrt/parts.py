@@ -1,20 +1,25 @@
 """What the ledgers under a root say: which plans, how many images of each, which shards are finished.
 
 A ledger is a file ``ganrt[.PART][.K-of-M].ledger`` at the dataset's root, JSON a line: first the plan,
-then a line for each run's number of images, its software, and each finished shard. It is only appended
-to; a later line of a shard wins; a line that a crash tore is as if it were not there.
+then a line for each run's number of images, its software, and each finished shard, which ends with a sum of
+what is before it. It is only appended to; a later line of a shard wins; a line that a crash tore, or of which a bit
+has changed since, is as if it were not there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ganrt.errors import DatasetDamaged, DatasetError, DatasetMismatch
+from ganrt.files import write_synced
 from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS
 from ganrt.shards import DatasetPlan, Plan, Record, Shard
@@ -25,6 +30,8 @@ README = "README.md"
 VERSION = 1
 Machine = tuple[int, int]  # K of M, K from 0
 _DIGEST = re.compile("[0-9a-f]{32}").fullmatch
+_SEAL = b',"sum":'
+_UNSEALED = ({"n"}, {"made_with"}, {"shard", "images", "pixels", "sizes", "digests"})
 
 
 @dataclass
@@ -64,6 +71,16 @@ class Part:
             yield shard, record
 
 
+def ledgers(root: Path) -> list[Path]:
+    """The ledgers under a root. Names are looked at one by one: images without classes lie there too."""
+    try:
+        with os.scandir(root) as found:
+            names = [entry.name for entry in found if entry.name.startswith("ganrt") and entry.name.endswith(".ledger")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [root / name for name in sorted(names)]
+
+
 def ledger_name(part: str, machine: Machine) -> str:
     """The file name of a ledger."""
     k, m = machine
@@ -79,7 +96,7 @@ def machine_of(path: Path) -> Machine:
 def read_parts(root: Path) -> dict[str, Part]:
     """The parts under a root, by name. Raises DatasetDamaged for a ledger that cannot be one."""
     parts: dict[str, Part] = {}
-    for path in sorted(root.glob("ganrt*.ledger")):
+    for path in ledgers(root):
         head: DatasetPlan | None = None
         for _, entry in _entries(path):
             if head is None:
@@ -104,6 +121,39 @@ def read_parts(root: Path) -> dict[str, Part]:
     return parts
 
 
+def plan_from_manifest(path: Path, more: dict[str, Any]) -> bool:
+    """Gives a ledger that has lost its first line the one that the manifest tells of; whether that could be done.
+
+    ``more`` is what a manifest leaves out of a plan. Nothing is believed that the fingerprint does not prove.
+    """
+    try:
+        told = json.loads((path.parent / MANIFEST).read_bytes())["parts"]
+        heads = [{"ganrt": VERSION, "fingerprint": p["fingerprint"], "plan": {**p["plan"], **more}} for p in told]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return False
+    for head in heads:
+        head["plan"].pop("images", None)  # how many, in a manifest
+        with contextlib.suppress(DatasetDamaged, DatasetMismatch):
+            if ledger_name(_plan(path, head).part, machine_of(path)) == path.name:
+                with open(path, "rb") as file:
+                    kept = [line for line in file if (entry := _parsed(line)) and "ganrt" not in entry]
+                write_synced(path, [sealed(head), *kept])
+                return True
+    return False
+
+
+def lost_software(root: Path, part: Part) -> list[dict[str, str]]:
+    """What a part was made with as the manifest has it, where the line of the ledger that said so is lost."""
+    if part.made_with or not part.finished:
+        return []
+    try:
+        told = json.loads((root / MANIFEST).read_bytes())["parts"]
+        found = [_made_with({"made_with": s}) for p in told if p["part"] == part.plan.part for s in p["made_with"]]
+        return [software for software in found if software]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []
+
+
 def open_parts(root: Path) -> dict[str, Part]:
     """The parts of a dataset. Raises DatasetError when there is none."""
     if not root.is_dir():
@@ -119,6 +169,17 @@ def open_parts(root: Path) -> dict[str, Part]:
 def called(part: str) -> str:
     """A part's name for messages."""
     return f"part {part}" if part else "the dataset"
+
+
+def has_plan(path: Path) -> bool:
+    """Whether the first line of a ledger is one. A later ganrt's counts as one, and a line not yet whole."""
+    try:
+        first = next(_entries(path), None)
+        return first is None or bool(_plan(path, first[1]))
+    except DatasetMismatch:
+        return True
+    except DatasetDamaged:
+        return False
 
 
 def says(path: Path, n: int) -> bool:
@@ -139,13 +200,32 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
+def sealed(entry: dict[str, Any]) -> bytes:
+    """A line of a ledger, with the sum by which it is known later that it is as it was written.
+
+    The first line has its fingerprint instead.
+    """
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    if "ganrt" in entry:
+        return text + b"\n"
+    return text[:-1] + _SEAL + b'"%08x"}\n' % zlib.crc32(text)
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A whole line's object; None for one that is torn or foreign."""
+    """A whole line's object; None for one that is torn, changed or foreign."""
+    text, seal, told = line.rpartition(_SEAL)
+    if seal:
+        if told != b'"%08x"}\n' % zlib.crc32(text + b"}"):
+            return None
+        line = text + b"}\n"
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) else None
+    # There are ledgers of before there were sums; a line that has lost the word for it has another key in its place.
+    if not isinstance(entry, dict) or not (seal or "ganrt" in entry or any(entry.keys() == keys for keys in _UNSEALED)):
+        return None
+    return entry
 
 
 def torn_lines(path: Path) -> list[int]:
@@ -177,7 +257,9 @@ def _plan(path: Path, entry: dict[str, Any]) -> DatasetPlan:
 
 def _no_ledger(path: Path) -> DatasetDamaged:
     return DatasetDamaged(
-        f"{path.name}: its first line is no plan", "The file was changed; move it away and generate the dataset again."
+        f"{path.name}: its first line is no plan",
+        "The file was changed. Mend it with ganrt verify DIR --repair, which looks for the plan in ganrt.json; where "
+        "that is lost too, generate the dataset again in a new folder.",
     )
 
 

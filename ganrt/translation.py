@@ -23,6 +23,7 @@ from ganrt.inputs import Inputs, read_inputs
 from ganrt.layouts import layout_of
 from ganrt.models import find_model
 from ganrt.network import MAX_THREADS, load_checked_network
+from ganrt.parts import ledgers
 from ganrt.providers import parse_device
 from ganrt.shards import require
 from ganrt.tiles import in_tiles, padded
@@ -105,7 +106,7 @@ def _prepare(
         )
     check_apart(Path(images), Path(out))
     # What a run before has begun was decoded then.
-    inputs = read_inputs(images, cancel, decode=overwrite or not list(Path(out).glob("ganrt*.ledger")))
+    inputs = read_inputs(images, cancel, decode=overwrite or not ledgers(Path(out)))
     plan = make_translation_plan(checked, inputs, Path(images), **options)
     layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
     return Job(

@@ -41,7 +41,8 @@ class Translator(Network):
 
     KIND = IMAGES
     BATCH = 16
-    _too_large = "Use a smaller batch, or smaller images."
+    _too_large = "Use a smaller batch (--batch), or smaller images."
+    _one_too_large = "Use smaller images, or fewer --workers."
 
     def __init__(
         self, card: Card, session: Any, device: str, batch: int, digest: str | None, source: Source | None

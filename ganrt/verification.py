@@ -11,7 +11,7 @@ from pathlib import Path
 from ganrt.contract import CheckedModel, read_model
 from ganrt.engine import Maker, made_with, make_shard
 from ganrt.errors import DatasetLocked, DatasetMismatch, UnknownModel, UsageError
-from ganrt.files import holds, storage_error, write_synced
+from ganrt.files import LINK, holds, storage_error, write_synced
 from ganrt.generation import Sampler, samples_of
 from ganrt.generator import Generator, load_checked
 from ganrt.inputs import Inputs, read_inputs
@@ -19,7 +19,17 @@ from ganrt.layouts import Layout, layout_of
 from ganrt.ledger import Ledger, try_lock
 from ganrt.manifest import complete, expected_files
 from ganrt.models import find_model
-from ganrt.parts import MANIFEST, README, Part, machine_of, open_parts, torn_lines
+from ganrt.parts import (
+    MANIFEST,
+    README,
+    Part,
+    has_plan,
+    ledgers,
+    machine_of,
+    open_parts,
+    plan_from_manifest,
+    torn_lines,
+)
 from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan
@@ -58,6 +68,8 @@ def verify(
     """
     root = Path(root)
     try:
+        if repair:
+            _bring_plans_back(root, images)
         if images is not None and not any(isinstance(p.plan, TranslationPlan) for p in open_parts(root).values()):
             raise UsageError(f"images do not apply: {root} was made of latents", "Leave them out.")
         damage = list(_damage(root, progress))
@@ -98,19 +110,38 @@ def _damage(root: Path, progress: Callable[[int, int], None] | None) -> Iterator
         common = layout.common(part.n)
         known.update(common)
         for file, (size, beginning) in common.items() if not unfinished else ():
-            if not (root / file).is_file():
+            if (root / file).is_symlink():
+                yield Damage(file, LINK, name)
+            elif not (root / file).is_file():
                 yield Damage(file, "missing", name)
             elif not holds(root / file, size, beginning):
                 yield Damage(file, "changed: other bytes than were written", name)
     for file, wanted in expected_files(parts).items():
         path = root / file
-        if not path.is_file():
+        if path.is_symlink():
+            yield Damage(file, LINK, "")
+        elif not path.is_file():
             yield Damage(file, "missing", "")
         elif path.read_bytes() != wanted:
             yield Damage(file, "changed: other bytes than were written", "")
     for file in _walk(root):
         if file not in known:
             yield Damage(file, "extra: not of this dataset")
+
+
+def _bring_plans_back(root: Path, images: str | os.PathLike[str] | None) -> None:
+    """Mends ledgers that have lost their plan, as far as the manifest, and the images where it is of some, know it."""
+    for path in ledgers(root):
+        if has_plan(path):
+            continue
+        with open(path, "r+b") as file:
+            if not try_lock(file):
+                raise DatasetLocked(f"another run is writing {path}", "Wait for it, or stop it.")
+            if os.name == "nt":  # an open file cannot be replaced there
+                file.close()
+            if not plan_from_manifest(path, {}) and images is not None:
+                inputs = read_inputs(images)
+                plan_from_manifest(path, {"names": list(inputs.names), "label_list": list(inputs.labels)})
 
 
 def _repair(
@@ -130,7 +161,8 @@ def _repair(
         for d in mine:
             if d.shard is not None:
                 broken[d.shard].add(d.name)
-        if not broken and not any(d.name in layout.common(part.n) for d in mine):
+        forgetful = bool(part.finished) and not part.made_with  # of the software: to claim the ledger brings it back
+        if not broken and not forgetful and not any(d.name in layout.common(part.n) for d in mine):
             continue
         maker = _maker(root, part, model, device, images) if broken else None
         with Ledger.claim(root, part.plan, machine_of(part.ledgers[0]), part.n, alone=True) as claimed:

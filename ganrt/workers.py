@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from ganrt.errors import Cancelled
+from ganrt.errors import Cancelled, GanrtError
 from ganrt.providers import cpu_count
 
 T = TypeVar("T")
@@ -71,7 +71,13 @@ def in_threads(
             if not admit(number):
                 break
             thread = threading.Thread(target=worker, name=f"ganrt-{number}", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise GanrtError(
+                    f"worker {number + 1} of {workers} cannot be started: {error}",
+                    "A limit on memory or processes is reached (ulimit -v, -u): raise it, or use fewer --workers.",
+                ) from error
             threads.append(thread)
         for thread in threads:
             while thread.is_alive():

@@ -75,10 +75,10 @@ def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=600, **options)
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     """Starts a command in a process of its own."""
     return subprocess.Popen(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options
     )
 
 

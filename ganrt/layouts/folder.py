@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
-from ganrt.files import digest, file_digest, write_loose
+from ganrt.files import LINK, digest, file_digest, held, write_loose
 from ganrt.shards import DatasetPlan, Record, Shard, Staged, class_folders
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Folder:
         if self._plan.labelled:  # here, so that no class gets a folder and no image
             for label in np.unique(self._plan.labels(shard.start, shard.stop)):
                 (root / self._prefixes[label]).mkdir(exist_ok=True)
-        return _Files(f"{os.fspath(root)}/", shard, self.names(shard), self._encode, only)
+        return _Files(root, shard, self.names(shard), self._encode, only)
 
     def finish(self, root: Path, n: int) -> None:
         pass
@@ -72,9 +72,11 @@ class _Files:
     """The loose files of a shard."""
 
     def __init__(
-        self, base: str, shard: Shard, names: list[str], encode: Encoder, only: Collection[str] | None
+        self, root: Path, shard: Shard, names: list[str], encode: Encoder, only: Collection[str] | None
     ) -> None:
-        self._base, self._shard, self._names, self._encode, self._only = base, shard, names, encode, only
+        self._shard, self._names, self._encode, self._only = shard, names, encode, only
+        self._root = held(root)
+        self._base = f"{os.fspath(root)}/" if self._root is None else ""
         self._sizes: list[int] = []
         self._digests: list[str] = []
         self._pixels = hashlib.blake2b(digest_size=16)
@@ -85,7 +87,7 @@ class _Files:
         names = self._names[first : first + len(batch.images)]
         for name, data in zip(names, self._encode(batch.images), strict=True):
             if self._only is None or name in self._only:
-                write_loose(self._base + name, data)
+                write_loose(self._base + name, data, self._root)
             staged.sizes.append(len(data))
             staged.digests.append(digest(data))
         return staged
@@ -96,11 +98,14 @@ class _Files:
         self._digests += staged.digests
 
     def close(self) -> Record:
+        self.abort()
         shard = self._shard
         return Record(shard.number, len(shard), tuple(self._sizes), tuple(self._digests), self._pixels.hexdigest())
 
     def abort(self) -> None:
-        pass
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
 
 
 def files_are_there(root: Path, names: list[str], record: Record) -> bool:
@@ -119,7 +124,9 @@ def damaged_files(root: Path, names: list[str], record: Record) -> Iterator[tupl
     for name, size, wanted in zip(names, record.sizes, record.digests, strict=True):
         path = root / name
         try:
-            if not path.is_file():
+            if path.is_symlink():
+                yield name, LINK
+            elif not path.is_file():
                 yield name, "missing"
             elif (there := path.stat().st_size) != size:
                 yield name, f"changed: {there} bytes, {size} were written"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -43,7 +44,11 @@ class Npy:
 
     def prepare(self, root: Path) -> None:
         final, part = root / self._images, root / (self._images + PART)
-        if final.exists():
+        if final.is_symlink() or (final.exists() and final.stat().st_nlink > 1):
+            if final.exists():  # what it leads to, and what else has its name, is not ours to write to
+                shutil.copyfile(final, part)
+            final.unlink()
+        elif final.exists():
             os.replace(final, part)
         with open(part, "ab"):
             pass
@@ -54,15 +59,16 @@ class Npy:
     def finish(self, root: Path, n: int) -> None:
         final, part = root / self._images, root / (self._images + PART)
         files = self.common(n)
-        if self._labels in files and not holds(root / self._labels, *files[self._labels]):
-            write_synced(root / self._labels, self._label_pieces(n))
+        labels = root / self._labels
+        if self._labels in files and (labels.is_symlink() or not holds(labels, *files[self._labels])):
+            write_synced(labels, self._label_pieces(n))
         size, beginning = files[self._images]
-        if not part.exists():
-            if holds(final, size, beginning):
-                return
-            if n and not (final.is_file() and final.stat().st_size >= size):
-                return  # images are gone; never make it look whole
-            self.prepare(root)
+        if final.exists() and not final.is_symlink() and holds(final, size, beginning):
+            return
+        there = final if final.exists() else part  # beside the final one, a part is a copy that was never finished
+        if n and not (there.is_file() and there.stat().st_size >= size):
+            return  # images are gone; never make it look whole
+        self.prepare(root)
         with open(part, "r+b") as file:
             file.writelines(beginning)
             file.truncate(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -165,6 +166,7 @@ class _Archive:
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
         self._file = open(self._part, "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        self._stat = os.fstat(self._file.fileno())
 
     def stage(self, batch: Batch) -> Staged:
         return Staged(batch.images, self._members(batch))
@@ -183,7 +185,10 @@ class _Archive:
 
     def abort(self) -> None:
         self._file.close()
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is what has to be told
+            # Not that of another run, which writes a folder of this name by now.
+            if os.path.samestat(self._stat, self._part.stat()):
+                self._part.unlink()
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrt.errors import Cancelled, TrainingError
+from ganrt.errors import Cancelled, StorageError, TrainingError
+from ganrt.files import storage_error
 from ganrt.shards import require
 from ganrt_training import augment, crew, run_folder
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
@@ -55,30 +56,63 @@ def train(
     it is set; ``clock`` is what ``minutes`` are measured by. PyTorch's global random state is left as it was.
 
     Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the recipe, when
-    the folder holds another run, and when a loss stops being finite (the last checkpoint and snapshots stay);
-    Cancelled.
+    the folder holds another run or one is training in it, and when a loss stops being finite (the last checkpoint and
+    snapshots stay); StorageError, StorageFull, Cancelled.
     """
     require("seed", seed, 0, (1 << 63) - 1)
     team = crew.join(device)
     check_fit(recipe, data, team.size)
-    with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
-        run = _Run(recipe, data, run_dir, seed, team, clock)
-        while run.step < run.total_steps:
-            if cancel is not None and cancel.is_set():
-                raise Cancelled(
-                    f"stopped at {run.kimg(run.step):.1f} kimg",
-                    f"The same command goes on from its last checkpoint, at {run.kimg(run.tick_first):.1f} kimg.",
-                )
-            run.take_step()
-            if run.step % run.tick_steps and run.step < run.total_steps:
-                continue
-            stats = run.tick()
-            if progress and team.rank == 0:
-                progress(stats)
-            over = minutes is not None and clock() - run.started >= minutes * 60
-            if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
-                break
+    about = _about(recipe, data, seed)
+    try:
+        with (
+            run_folder.claimed(run_dir, about, write=team.rank == 0),
+            torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []),
+        ):
+            _train(_Run(recipe, data, run_dir, seed, about, team, clock), minutes, progress, cancel)
+    except BrokenPipeError:  # whoever is told of the progress has gone
+        raise
+    except (OSError, StorageError) as error:
+        raised = error if isinstance(error, StorageError) else storage_error(error)
+        raised.add_note("What was trained up to the last checkpoint is kept: the same command goes on from there.")
+        raise raised from (error if raised is not error else None)
     return run_dir
+
+
+def _train(
+    run: _Run,
+    minutes: float | None,
+    progress: Callable[[Stats], None] | None,
+    cancel: threading.Event | None,
+) -> None:
+    team = run.team
+    while run.step < run.total_steps:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled(
+                f"stopped at {run.kimg(run.step):.1f} kimg",
+                f"The same command goes on from its last checkpoint, at {run.kimg(run.tick_first):.1f} kimg.",
+            )
+        run.take_step()
+        if run.step % run.tick_steps and run.step < run.total_steps:
+            continue
+        stats = run.tick()
+        if progress and team.rank == 0:
+            progress(stats)
+        over = minutes is not None and run.clock() - run.started >= minutes * 60
+        if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
+            break
+
+
+def _about(recipe: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
+    """What decides a run."""
+    return {
+        "recipe": recipe.settings(),
+        "kind": "image-to-image" if recipe.translation else "latent-to-image",
+        "seed": seed,
+        "channels": data.images.shape[3],
+        "class_names": list(data.class_names if recipe.conditional else ()),
+        "images": len(data),
+        "data": digest(data),
+    }
 
 
 @dataclass
@@ -95,28 +129,25 @@ class _Run:
     """A run as it goes on: networks, what they are fed, and what is known of them."""
 
     def __init__(
-        self, recipe: Recipe, data: ImageData, run_dir: Path, seed: int, team: crew.Crew, clock: Callable[[], float]
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        run_dir: Path,
+        seed: int,
+        about: dict[str, Any],
+        team: crew.Crew,
+        clock: Callable[[], float],
     ) -> None:
-        self.recipe, self.run_dir, self.team, self.clock = recipe, run_dir, team, clock
+        self.recipe, self.run_dir, self.about, self.team, self.clock = recipe, run_dir, about, team, clock
         names = data.class_names if recipe.conditional else ()
-        self.about = {
-            "recipe": recipe.settings(),
-            "kind": "image-to-image" if recipe.translation else "latent-to-image",
-            "seed": seed,
-            "channels": data.images.shape[3],
-            "class_names": list(names),
-            "images": len(data),
-            "data": digest(data),
-        }
-        run_folder.claim(run_dir, self.about, write=team.rank == 0)
         torch.manual_seed(seed)
         self.players: Players = make_players(recipe, data.images.shape[3], len(names), team.device)
         self.standing, self.ticks = _Standing(), list[Stats]()
         if (run_dir / run_folder.CHECKPOINT).is_file():
             self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
-            if team.rank == 0:
-                self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
             logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
+        if team.rank == 0:  # without a checkpoint too: what was told by a run that ended before its first is dropped
+            self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
         team.wait()
         self.total_steps = math.ceil(recipe.total_kimg * 1000 / recipe.batch_size)
         self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,37 @@ from PIL import Image
 
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
+from ganrt.ledger import try_lock
 
 RECIPE, STATS, CHECKPOINT, BEST = "recipe.json", "stats.jsonl", "checkpoint.pt", "best.safetensors"
 
 
-def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
-    """Makes the folder, or makes sure that it holds this very run.
+@contextlib.contextmanager
+def claimed(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> Iterator[None]:
+    """Makes the folder, or makes sure that it holds this very run; nobody else trains in it meanwhile.
 
-    Raises TrainingError, naming what differs, when it holds another.
+    Without ``write`` neither: another process of the run does so. Raises TrainingError, naming what differs, when it
+    holds another run, and when a run is training in it.
     """
     path = run_dir / RECIPE
     text = json.dumps(about, indent=1) + "\n"
-    if not path.is_file():
+    with contextlib.ExitStack() as held:
         if write:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            write_synced(path, text.encode())
-    elif (there := path.read_text(encoding="utf-8")) != text:
+            if not path.is_file():
+                run_dir.mkdir(parents=True, exist_ok=True)
+                write_synced(path, text.encode())
+            # The system's lock ends with the process, however it ends.
+            if not try_lock(held.enter_context(open(path, "r+b"))):
+                raise TrainingError(
+                    f"another run is training in {run_dir}", "Wait for it, or stop it, or name another --run-dir."
+                )
+        if path.is_file():
+            _check_same(path, text)
+        yield
+
+
+def _check_same(path: Path, text: str) -> None:
+    if (there := path.read_text(encoding="utf-8")) != text:
         try:
             old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -37,7 +54,7 @@ def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
             ) from None
         differing = sorted(k for k in old | new if old.get(k) != new.get(k))
         raise TrainingError(
-            f"{run_dir} holds another run: it differs in {', '.join(differing)}",
+            f"{path.parent} holds another run: it differs in {', '.join(differing)}",
             "Name another --run-dir, or start with the settings in its recipe.json.",
         )
 
