@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ganrt.errors import Cancelled, TrainingError
+from ganrt.files import storage_error
 from ganrt.shards import require
 from ganrt_training import augment, crew, run_folder
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
@@ -23,7 +24,7 @@ from ganrt_training.data import ImageData, digest
 from ganrt_training.feeding import Feed
 from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
-from ganrt_training.report import write_report
+from ganrt_training.report import KEPT, write_report
 from ganrt_training.showing import Eye
 from ganrt_training.step import Players, adversarial_step
 from ganrt_training.watch import warning
@@ -56,28 +57,33 @@ def train(
 
     Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the recipe, when
     the folder holds another run, and when a loss stops being finite (the last checkpoint and snapshots stay);
-    Cancelled.
+    StorageError and StorageFull when a file cannot be read or written; Cancelled.
     """
     require("seed", seed, 0, (1 << 63) - 1)
     team = crew.join(device)
     check_fit(recipe, data, team.size)
-    with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
-        run = _Run(recipe, data, run_dir, seed, team, clock)
-        while run.step < run.total_steps:
-            if cancel is not None and cancel.is_set():
-                raise Cancelled(
-                    f"stopped at {run.kimg(run.step):.1f} kimg",
-                    f"The same command goes on from its last checkpoint, at {run.kimg(run.tick_first):.1f} kimg.",
-                )
-            run.take_step()
-            if run.step % run.tick_steps and run.step < run.total_steps:
-                continue
-            stats = run.tick()
-            if progress and team.rank == 0:
-                progress(stats)
-            over = minutes is not None and clock() - run.started >= minutes * 60
-            if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
-                break
+    try:
+        with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
+            run = _Run(recipe, data, run_dir, seed, team, clock)
+            while run.step < run.total_steps:
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(
+                        f"stopped at {run.kimg(run.step):.1f} kimg",
+                        f"The same command goes on from its last checkpoint, at {run.kimg(run.tick_first):.1f} kimg.",
+                    )
+                run.take_step()
+                if run.step % run.tick_steps and run.step < run.total_steps:
+                    continue
+                stats = run.tick()
+                if progress and team.rank == 0:
+                    progress(stats)
+                over = minutes is not None and clock() - run.started >= minutes * 60
+                if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
+                    break
+            if team.rank == 0:
+                write_report(run_dir)  # a run that was killed after its last checkpoint has an older one
+    except OSError as error:
+        raise storage_error(error, KEPT) from error
     return run_dir
 
 

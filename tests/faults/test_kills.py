@@ -1,0 +1,59 @@
+"""A run is killed, or gets an error, at every step at which it changes the disk; the same command then ends it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Tally
+from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE, Fault
+from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
+
+every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+KILLS = (KILL, KILL_IN_THE_MIDDLE)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS[:3], ids=lambda scenario: scenario.name)
+def test_killed_at_some_steps(scenario: Scenario, tmp_path: Path, tally: Tally) -> None:
+    case = dataset_case(scenario, tmp_path)
+    for fault in case.faults(*KILLS, every=5):
+        note(tally, f"SIGKILL at steps: {scenario.name}", case.tried(fault))
+
+
+def test_errors_at_some_steps(tmp_path: Path, tally: Tally) -> None:
+    case = dataset_case(SCENARIOS[3], tmp_path)
+    for fault in case.faults(*ERRORS, every=5):
+        note(tally, f"{fault.what} at steps", case.tried(fault))
+
+
+@every_scenario
+@pytest.mark.faults
+def test_killed_at_any_step_the_same_command_ends_as_if_nothing_was(
+    scenario: Scenario, tmp_path: Path, tally: Tally
+) -> None:
+    case = dataset_case(scenario, tmp_path)
+    for fault in case.faults(*KILLS):
+        note(tally, f"SIGKILL at every step: {scenario.name}", case.tried(fault))
+
+
+@every_scenario
+@pytest.mark.faults
+def test_an_error_at_any_step_is_told_and_the_same_command_goes_on(
+    scenario: Scenario, tmp_path: Path, tally: Tally
+) -> None:
+    case = dataset_case(scenario, tmp_path)
+    for number in range(len(case.steps)):
+        what = ERRORS[number % len(ERRORS)]
+        note(tally, f"{what} at every step", case.tried(Fault(number, what)))
+
+
+def note(tally: Tally, row: str, wrong: str | None) -> None:
+    """Counts a fault that was tried."""
+    if wrong:
+        tally.lost(row, wrong)
+    else:
+        tally.survived(row)
