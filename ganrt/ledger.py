@@ -149,7 +149,7 @@ def remove_part(root: Path, name: str, place: Path) -> None:
                 for end in ("", ".part"):
                     (root / (file_name + end)).unlink(missing_ok=True)
             folders |= {root / above for name in names if (above := name.rpartition("/")[0])}
-        for folder in folders:
+        for folder in sorted(folders):
             with contextlib.suppress(OSError):  # it holds somebody else's files
                 folder.rmdir()
         if os.name == "nt":  # an open file cannot be removed there

@@ -238,7 +238,7 @@ class Case:
         if ended.status == 0:  # the fault was at a step that does not matter, or too late
             return self.unlike(root)
         status, said = ENDS[fault.what.split()[-1]]
-        if ended.status != status or said not in ended.err or "Traceback" in ended.err:
+        if ended.status != status or said not in ended.err.lower() or "Traceback" in ended.err:
             return told
         at_once = " " in fault.what  # two signals
         left = [] if self.leaves_part or at_once or step.startswith("unlink ") else sorted(root.rglob("*.part"))
