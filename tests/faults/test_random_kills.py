@@ -72,7 +72,7 @@ def killed(words: Callable[[Path], list[str]], folder: Path, row: str, tally: Ta
         if tried < kills:
             if moments.random() < 0.8:
                 wait_for_work(process, out)
-            time.sleep(moments.uniform(0, 0.25))
+            time.sleep(moments.uniform(0, 0.15))
             process.kill()
         _, complaint = process.communicate(timeout=300)
         if process.returncode == -signal.SIGKILL:
