@@ -166,6 +166,7 @@ def dataset_case(scenario: Scenario, folder: Path) -> Case:
         return None if ledgers[0] == ledgers[1] else f"ledgers: {ledgers[0]}"
 
     return Case(
+        scenario.name,
         folder,
         lambda root: scenario.words(root, folder),
         ended.steps,
@@ -180,6 +181,7 @@ def dataset_case(scenario: Scenario, folder: Path) -> Case:
 class Case:
     """A command that is tried again and again, with a fault at one of its steps and then without."""
 
+    name: str
     folder: Path
     words: Callable[[Path], list[str]]  # of the folder that it writes
     steps: list[str]  # of a run without faults

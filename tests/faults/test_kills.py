@@ -21,12 +21,20 @@ KILLS = (KILL, KILL_IN_THE_MIDDLE)
 def test_killed_at_some_steps(scenario: Scenario, tmp_path: Path, tally: Tally) -> None:
     case = dataset_case(scenario, tmp_path)
     for fault in case.faults(*KILLS, every=5):
-        note(tally, f"SIGKILL at some steps: {scenario.name}", case.tried(fault))
+        note(tally, f"SIGKILL at some steps: {case.name}", case.tried(fault))
+
+
+def test_an_overwritten_folder_is_ganrts_at_every_moment(tmp_path: Path, tally: Tally) -> None:
+    case = dataset_case(next(s for s in SCENARIOS if s.name == "--overwrite, webdataset"), tmp_path)
+    begun = case.steps.index("write of ganrt.ledger")
+    for fault in (Fault(3, KILL), Fault(begun - 2, KILL), Fault(begun, KILL), Fault(begun, KILL_IN_THE_MIDDLE)):
+        note(tally, f"SIGKILL at some steps: {case.name}", case.tried(fault))
 
 
 def test_errors_at_some_steps(tmp_path: Path, tally: Tally) -> None:
-    case = dataset_case(SCENARIOS[3], tmp_path)
-    for fault in case.faults(*ERRORS, every=6):
+    case = dataset_case(next(s for s in SCENARIOS if s.name == "folder that grows"), tmp_path)
+    named = Fault(next(k for k, step in enumerate(case.steps) if step.startswith("replace of a/")), "ENOSPC")
+    for fault in (named, *case.faults(*ERRORS, every=6)):
         note(tally, f"{fault.what} at some steps", case.tried(fault))
 
 
@@ -37,7 +45,7 @@ def test_killed_at_any_step_the_same_command_ends_as_if_nothing_was(
 ) -> None:
     case = dataset_case(scenario, tmp_path)
     for fault in case.faults(*KILLS):
-        note(tally, f"SIGKILL at every step: {scenario.name}", case.tried(fault))
+        note(tally, f"SIGKILL at every step: {case.name}", case.tried(fault))
 
 
 @every_scenario

@@ -19,7 +19,7 @@ from PIL import Image
 from ganrt_training.report import write_report
 from tests.datasets import ROOT, contents, environment
 from tests.faults.conftest import Tally
-from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE
+from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE, Fault
 from tests.faults.nursery import TRAINING, nursery
 from tests.faults.scenarios import Case
 from tests.faults.test_kills import note
@@ -85,6 +85,7 @@ def training_case(folder: Path) -> Case:
         return None
 
     return Case(
+        "training",
         folder,
         lambda run: command(run, images),
         ended.steps,
@@ -96,9 +97,20 @@ def training_case(folder: Path) -> Case:
 
 def test_faults_at_some_steps(tmp_path: Path, tally: Tally) -> None:
     case = training_case(tmp_path)
-    last = len(case.steps) - 1 - case.steps[::-1].index("open of report.html.part")
-    for fault in [*case.faults(KILL, "SIGTERM", "ENOSPC", every=9), *(f for f in case.faults(KILL) if f.step == last)]:
-        note(tally, f"{fault.what} at steps of a training", case.tried(fault))
+    report = len(case.steps) - 1 - case.steps[::-1].index("open of report.html.part")  # the last
+    grid = case.steps.index("write of samples-000000.png.part")
+    chosen = Fault(report, KILL), Fault(grid, KILL_IN_THE_MIDDLE)
+    for fault in (*chosen, *case.faults(KILL, "SIGTERM", "ENOSPC", every=12)):
+        note(tally, f"{fault.what} at some steps: training", case.tried(fault))
+
+
+def test_a_full_disk_ends_a_training_and_its_checkpoint_is_kept(tmp_path: Path, tally: Tally) -> None:
+    images, run = pictures(tmp_path), tmp_path / "run"
+    full = nursery(TRAINING).run(command(run, images), run, Fault(16, "ENOSPC"))
+    assert (full.status, full.steps, full.out) == (4, ["fsync of checkpoint.pt.part"], "")
+    assert full.err.startswith(f"ganrt: no space or inodes left ({run}/checkpoint.pt.part)\n")
+    assert full.err.endswith("  Make room and give the same command again; checkpoint and snapshots are kept.\n")
+    tally.survived("ENOSPC at some steps: training")
 
 
 @pytest.mark.faults
