@@ -63,7 +63,10 @@ def repair(root: Path, given: Path) -> list[str]:
 
 
 def harm(root: Path) -> None:
-    """A file of an early shard has other bytes, one of the last is gone, and so is the README."""
+    """A file of an early shard has other bytes, one of the last is gone, so is the README; a ledger's line is torn."""
+    ledger = root / "ganrt.ledger"
+    plan, *lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join((plan, b'{"shard":\n', *lines)))
     if (root / "images.npy").exists():
         with open(root / "images.npy", "r+b") as file:
             file.seek(200)

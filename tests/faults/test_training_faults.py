@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ganrt_training.loop import train
 from ganrt_training.report import write_report
 from tests.datasets import ROOT, contents, environment
 from tests.faults.conftest import Tally
@@ -23,10 +25,18 @@ from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE, Fault
 from tests.faults.nursery import TRAINING, nursery
 from tests.faults.scenarios import Case
 from tests.faults.test_kills import note
+from tests.faults.test_power_cuts import unsynced
+from tests.training.test_loop import NOISY, assert_same, ticks
+from tests.training.test_loop import steps as steps_of
+from tests.training.tiny import QUICK_SNAPSHOT, quick_data, quick_recipe
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 RECIPE = ("cgan_28", *["image_size=8", "width=2", "z_dim=4", "batch_size=8", "tick_kimg=0.016", "snapshot_kimg=0.032"])
+REAL: dict[str, Any] = {
+    "env": environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'training'}", "OMP_NUM_THREADS": "1"},
+    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+}
 PASSING = ("seconds", "images_per_second")  # figures of a machine
 
 
@@ -46,7 +56,7 @@ def pictures(folder: Path) -> Path:
     return folder / "in"
 
 
-def ticks(data: bytes) -> list[dict[str, Any]]:
+def told(data: bytes) -> list[dict[str, Any]]:
     """What a run says of each tick, but for the machine's speed."""
     return [{k: v for k, v in json.loads(line).items() if k not in PASSING} for line in data.splitlines()]
 
@@ -56,7 +66,7 @@ def unlike(run: Path, whole: Path) -> str | None:
     found, wanted = contents(run), contents(whole)
     if found.keys() != wanted.keys():
         return f"there are {', '.join(sorted(found.keys() ^ wanted.keys()))}"
-    if ticks(found["stats.jsonl"]) != ticks(wanted["stats.jsonl"]):
+    if told(found["stats.jsonl"]) != told(wanted["stats.jsonl"]):
         return f"other ticks: {found['stats.jsonl']!r}"
     same = found.keys() - {"stats.jsonl", "checkpoint.pt", "report.html"}  # which tell the machine's speed
     if differing := [name for name in sorted(same) if found[name] != wanted[name]]:
@@ -113,6 +123,14 @@ def test_a_full_disk_ends_a_training_and_its_checkpoint_is_kept(tmp_path: Path, 
     tally.survived("ENOSPC at some steps: training")
 
 
+def test_what_a_checkpoint_knows_is_on_the_disk_before_it_is(tmp_path: Path, tally: Tally) -> None:
+    images, run = pictures(tmp_path), tmp_path / "run"
+    steps = nursery(TRAINING).run(command(run, images), run).steps
+    ends = [number for number, step in enumerate(steps) if step == "replace of checkpoint.pt"]
+    assert len(ends) == 2 and [unsynced(steps[:end]) for end in ends] == [(set(), set())] * 2
+    tally.survived("power cut: training", 2)
+
+
 @pytest.mark.faults
 def test_killed_at_any_step_a_training_ends_as_an_uninterrupted_one(tmp_path: Path, tally: Tally) -> None:
     case = training_case(tmp_path)
@@ -131,21 +149,35 @@ def test_an_error_or_a_signal_at_any_step_of_a_training(tmp_path: Path, tally: T
 
 
 @pytest.mark.faults
+def test_a_training_with_augmentation_killed_in_the_middle(tmp_path: Path, tally: Tally) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-m", "tests.training.tiny", str(run), *NOISY], cwd=ROOT, **REAL)
+    assert process.stdout and process.stdout.readline().strip() == "0.016"
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / QUICK_SNAPSHOT).exists() and steps_of(run)[-1] < 8
+    torch.set_num_threads(1)
+    train(quick_recipe(*NOISY), quick_data(), run)
+    assert_same(run, train(quick_recipe(*NOISY), quick_data(), tmp_path / "whole"))
+    assert ticks(run)[2]["augment_p"] > 0.5
+    tally.survived("SIGKILL at a random moment: training")
+
+
+@pytest.mark.faults
 def test_a_training_killed_at_random_moments(tmp_path: Path, tally: Tally) -> None:
     images, moments = pictures(tmp_path), random.Random("kills of a training")
-    path = os.pathsep.join([str(ROOT), str(ROOT / "training")])
-    given: dict[str, Any] = {"env": environment() | {"PYTHONPATH": path}, "stderr": subprocess.PIPE}
-    words = [sys.executable, "-m", "ganrt", *command(tmp_path / "run", images, kimg=4)]
+    words = [sys.executable, "-m", "ganrt", *command(tmp_path / "run", images, kimg=1.6)]
     for _ in range(int(os.environ.get("KILLS", 40)) // 10):
-        process = subprocess.Popen(words, **given)
+        process = subprocess.Popen(words, **REAL)
         assert process.stderr
         process.stderr.readline()  # of a tick
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
     for run in (tmp_path / "run", tmp_path / "whole"):
-        ended = nursery(TRAINING).run(command(run, images, kimg=4), run)
+        ended = nursery(TRAINING).run(command(run, images, kimg=1.6), run)
         assert ended.status == 0, ended.err
     wrong = unlike(tmp_path / "run", tmp_path / "whole")
     for _ in range(int(os.environ.get("KILLS", 40)) // 10):

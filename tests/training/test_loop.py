@@ -7,9 +7,6 @@ import math
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -115,27 +112,6 @@ def assert_same(run: Path, whole: Path) -> None:
     told = [[{k: v for k, v in tick.items() if k not in passing} for tick in ticks(folder)] for folder in (run, whole)]
     assert told[0] == told[1]
     assert not list(run.glob("*.part"))
-
-
-def test_a_run_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "training")])}
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.training.tiny", str(run), *NOISY],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().strip() == "0.016"
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-    assert not (run / QUICK_SNAPSHOT).exists()
-    assert ticks(run)[-1]["step"] < 8
-    train(quick_recipe(*NOISY), quick_data(), run)
-    assert_same(run, train(quick_recipe(*NOISY), quick_data(), tmp_path / "whole"))
-    assert ticks(run)[2]["augment_p"] > 0.5
 
 
 def test_a_cancelled_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
