@@ -6,6 +6,7 @@ It has no session of ONNX Runtime and no thread of its own, which a fork would n
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -70,11 +71,17 @@ class Nursery:
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
 
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
 
 @functools.cache
 def nursery(modules: Sequence[str] = GENERATING) -> Nursery:
     """The one of this process; it ends when this process does."""
-    return Nursery(modules)
+    found = Nursery(modules)
+    atexit.register(found.close)
+    return found
 
 
 def _child(request: dict[str, Any], files: dict[str, Any]) -> None:

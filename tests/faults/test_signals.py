@@ -86,15 +86,9 @@ def test_a_signal_ends_the_run_soon_and_says_how_to_go_on(
     tally.survived(f"{number.name} of a real process, {layout}")
 
 
-@pytest.mark.parametrize(
-    ("signals", "number", "status"),
-    [
-        pytest.param(1, signal.SIGINT, 130, marks=pytest.mark.faults),
-        pytest.param(2, signal.SIGINT, 130, marks=pytest.mark.faults),
-        pytest.param(1, signal.SIGTERM, 143),
-        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.faults),
-    ],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("signals", [1, 2])
 def test_a_run_in_the_middle_of_a_long_call_ends_at_once(
     signals: int, number: signal.Signals, status: int, tmp_path: Path, tally: Tally
 ) -> None:
