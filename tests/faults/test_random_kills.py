@@ -28,7 +28,6 @@ from tests.datasets import (
     slow_model_file,
     start,
     wait_for_shards,
-    wait_for_work,
 )
 from tests.faults.conftest import Tally
 from tests.faults.test_kills import note
@@ -62,17 +61,20 @@ def wait_for_locks(root: Path) -> None:
 
 
 def killed(words: Callable[[Path], list[str]], folder: Path, row: str, tally: Tally, kills: int) -> None:
-    """Kills a command again and again: mostly while it works, at times while it starts. When it is done, anew."""
-    whole, out, moments = folder / "whole", folder / "out", random.Random(row)
+    """Kills a command again and again: mostly while it works, at times at any moment. When it is done, anew."""
+    whole, out, moments, began = folder / "whole", folder / "out", random.Random(row), time.monotonic()
     done = run(words(whole))
     assert done.returncode == 0, done.stderr
+    seconds = time.monotonic() - began
     tried = pending = 0
     while tried < kills or pending:
         process = start(words(out))
         if tried < kills:
-            if moments.random() < 0.8:
-                wait_for_work(process, out)
-            time.sleep(moments.uniform(0, 0.15))
+            if moments.random() < 0.75:
+                wait_for_shards(process, out, finished_shards(out) + moments.randrange(1, 8))
+                time.sleep(moments.uniform(0, 0.02))
+            else:
+                time.sleep(moments.uniform(0, seconds))
             process.kill()
         _, complaint = process.communicate(timeout=300)
         if process.returncode == -signal.SIGKILL:

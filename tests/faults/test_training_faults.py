@@ -109,7 +109,13 @@ def test_faults_at_some_steps(tmp_path: Path, tally: Tally) -> None:
     case = training_case(tmp_path)
     report = len(case.steps) - 1 - case.steps[::-1].index("open of report.html.part")  # the last
     grid = case.steps.index("write of samples-000000.png.part")
-    chosen = Fault(report, KILL), Fault(grid, KILL_IN_THE_MIDDLE)
+    line = case.steps.index("write of stats.jsonl")  # before there is a checkpoint
+    chosen = (
+        Fault(report, KILL),
+        Fault(grid, KILL_IN_THE_MIDDLE),
+        Fault(line, KILL_IN_THE_MIDDLE),
+        Fault(line + 2, KILL),
+    )
     for fault in (*chosen, *case.faults(KILL, "SIGTERM", "ENOSPC", every=20)):
         note(tally, f"{fault.what} at some steps: training", case.tried(fault))
 

@@ -120,9 +120,9 @@ class _Run:
         self.standing, self.ticks = _Standing(), list[Stats]()
         if (run_dir / run_folder.CHECKPOINT).is_file():
             self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
-            if team.rank == 0:
-                self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
             logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
+        if team.rank == 0:  # without a checkpoint too: what a run wrote before its first one is dropped
+            self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)
         team.wait()
         self.total_steps = math.ceil(recipe.total_kimg * 1000 / recipe.batch_size)
         self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))
