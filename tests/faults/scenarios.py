@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 import ganrt
 from tests.datasets import contents, differences, files, is_ledger, model_file
@@ -15,6 +18,7 @@ from tests.faults.inject import KILL, KILL_IN_THE_MIDDLE, Fault
 from tests.faults.nursery import GENERATING, Ended, nursery
 from tests.pictures import translator_file, two_classes
 
+forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has its libraries loaded: Linux")
 # One worker, so that the steps are the same each time.
 SMALL = "--workers 1 --threads 1 --device cpu --quiet --shard-size 4 --batch 2"
 ENDS = {  # exit status, and what is said

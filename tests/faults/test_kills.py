@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Tally
 from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE, Fault
-from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case
+from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case, forks
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
+pytestmark = forks
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 KILLS = (KILL, KILL_IN_THE_MIDDLE)

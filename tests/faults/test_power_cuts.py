@@ -12,10 +12,10 @@ import pytest
 from ganrt.engine import RECHECKED
 from tests.faults.conftest import Tally
 from tests.faults.inject import KILL, Fault
-from tests.faults.scenarios import SCENARIOS, Case, Scenario, dataset_case, generate
+from tests.faults.scenarios import SCENARIOS, Case, Scenario, dataset_case, forks, generate
 from tests.faults.test_kills import note
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
+pytestmark = forks
 
 OTHERS = ("folder that grows", "webdataset that grows", "--overwrite, folder", "translate, folder")
 MANY = Scenario("folder of eight shards", "folder", (), generate(31, "folder"))

@@ -23,7 +23,7 @@ from tests.datasets import (
     wait_for_work,
 )
 from tests.faults.conftest import Tally
-from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case
+from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case, forks
 from tests.faults.test_kills import note
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -33,10 +33,12 @@ MADE = [scenario for scenario in SCENARIOS if scenario.name.startswith(("generat
 N, SHARD = 1600, 16
 
 
+@forks
 def test_a_signal_at_some_steps(tmp_path: Path, tally: Tally) -> None:
     signals(MADE[0], tmp_path, tally, every=13)
 
 
+@forks
 @pytest.mark.faults
 @pytest.mark.parametrize("scenario", MADE, ids=lambda scenario: scenario.name)
 def test_a_signal_at_many_steps(scenario: Scenario, tmp_path: Path, tally: Tally) -> None:
@@ -46,8 +48,8 @@ def test_a_signal_at_many_steps(scenario: Scenario, tmp_path: Path, tally: Tally
 def signals(scenario: Scenario, folder: Path, tally: Tally, every: int) -> None:
     case = dataset_case(scenario, folder)
     for fault in case.faults(*ONCE, *TWICE, every=every):
-        twice = ", and again while it is handled" if fault.what in TWICE else ""
-        note(tally, f"{fault.what.split()[0]}{twice}: {scenario.name}", case.tried(fault))
+        row = fault.what.split()[0] + (", and again while it is handled" if fault.what in TWICE else " at a step")
+        note(tally, f"{row}: {scenario.name.partition(',')[0]}", case.tried(fault))
 
 
 # Real processes.

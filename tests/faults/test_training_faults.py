@@ -23,14 +23,14 @@ from tests.datasets import ROOT, contents, environment
 from tests.faults.conftest import Tally
 from tests.faults.inject import ERRORS, KILL, KILL_IN_THE_MIDDLE, Fault
 from tests.faults.nursery import TRAINING, nursery
-from tests.faults.scenarios import Case
+from tests.faults.scenarios import Case, forks
 from tests.faults.test_kills import note
 from tests.faults.test_power_cuts import unsynced
 from tests.training.test_loop import NOISY, assert_same, ticks
 from tests.training.test_loop import steps as steps_of
 from tests.training.tiny import QUICK_SNAPSHOT, quick_data, quick_recipe
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
+pytestmark = forks
 
 RECIPE = ("cgan_28", *["image_size=8", "width=2", "z_dim=4", "batch_size=8", "tick_kimg=0.016", "snapshot_kimg=0.032"])
 REAL: dict[str, Any] = {
