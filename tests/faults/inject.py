@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+ALL = -1  # every step is told, and nothing happens
 KILL, KILL_IN_THE_MIDDLE = "kill", "kill in the middle"
+UNREADABLE = "EIO on reading"
 ERRORS = ("ENOSPC", "EDQUOT", "EIO")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 ROOM = ("open", "write", "mkdir")  # operations that a full disk goes on to refuse
@@ -30,7 +32,8 @@ class Fault:
     """What happens before step ``step``, from 0.
 
     ``what`` is KILL, KILL_IN_THE_MIDDLE (half of what is to be written is written), the name of an error that the step
-    fails with, or of one or two signals that the process gets: ``SIGINT``, ``SIGTERM SIGTERM``.
+    fails with, or of one or two signals that the process gets: ``SIGINT``, ``SIGTERM SIGTERM``. For UNREADABLE the
+    steps are those at which a file is opened to be read.
     """
 
     step: int
@@ -42,6 +45,7 @@ class Steps:
 
     def __init__(self, root: str, fault: Fault | None, told: Callable[[str], None]) -> None:
         self._root, self._fault, self._told = os.path.join(root, ""), fault, told
+        self._reading = fault is not None and fault.what == UNREADABLE
         self._count, self._full = 0, 0
         self._guard = threading.Lock()
         self._paths: dict[int, str] = {}  # of open files
@@ -60,13 +64,13 @@ class Steps:
 
     def do(self, operation: str, path: Any, act: Callable[[], T], half: Callable[[], Any] | None = None) -> T:
         """A step, by its true function. ``half`` does half of it."""
-        if not self.watches(path):
+        if not self.watches(path) or (operation == "read") != self._reading:
             return act()
         with self._guard:
             number, self._count = self._count, self._count + 1
         name = f"{operation} of {os.path.relpath(path, self._root)}"
         fault = self._fault
-        if fault is None or number == fault.step:
+        if fault is None or fault.step in (ALL, number):
             self._told(name)
         if fault and number == fault.step:
             self._strike(fault.what, os.fspath(path), half)
@@ -85,7 +89,7 @@ class Steps:
                 os.kill(os.getpid(), getattr(signal, number))
                 time.sleep(SEEN)
         else:
-            number = getattr(errno, what)
+            number = getattr(errno, what.split()[0])
             self._full = number if number in FULL else 0
             if half and self._full:
                 half()  # what there was room for
@@ -144,7 +148,9 @@ class Steps:
                 return steps.do("truncate", self.where, lambda: true(size))
 
         def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-            if not steps.watches(file) or not set(mode) & set("wax+"):
+            if not set(mode) & set("wax+"):
+                return steps.do("read", file, lambda: real_open(file, mode, buffering, *rest, **options))
+            if not steps.watches(file):
                 return real_open(file, mode, buffering, *rest, **options)
             raw = steps.do("open", file, lambda: Watched(file, mode.replace("b", "").replace("t", "")))
             if buffering == 0:
@@ -159,4 +165,4 @@ class Steps:
         for name in ("replace", "rename"):
             of_two(name)
         os.open, os.write, os.fsync, os.ftruncate = open_, write, fsync, ftruncate  # type: ignore[assignment]
-        builtins.open = opened
+        builtins.open = io.open = opened  # pathlib has the latter

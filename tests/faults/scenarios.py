@@ -7,14 +7,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 import ganrt
 from tests.datasets import contents, differences, files, is_ledger, model_file
-from tests.faults.inject import KILL, KILL_IN_THE_MIDDLE, Fault
+from tests.faults.inject import ALL, KILL, KILL_IN_THE_MIDDLE, UNREADABLE, Fault
 from tests.faults.nursery import GENERATING, Ended, nursery
 from tests.pictures import translator_file, two_classes
 
@@ -27,6 +27,7 @@ ENDS = {  # exit status, and what is said
     "ENOSPC": (4, "no space or inodes left"),
     "EDQUOT": (4, "the disk quota is used up"),
     "EIO": (1, "give the same command again"),
+    "reading": (1, "give the same command again"),
 }
 
 
@@ -198,6 +199,12 @@ class Case:
     leaves_part: bool = False  # is something under a name of its own kept for the next run?
     modules: tuple[str, ...] = GENERATING
     tries: int = 0
+    reads: list[str] = field(default_factory=list)  # those at which a file is opened to be read, once asked for
+
+    def unreadable(self) -> Iterator[Fault]:
+        """Each time that a file is read, it cannot be."""
+        self.reads = self.run(self.fresh(), Fault(ALL, UNREADABLE)).steps
+        return (Fault(number, UNREADABLE) for number in range(len(self.reads)))
 
     def faults(self, *kinds: str, every: int = 1) -> Iterator[Fault]:
         """One of the kinds at every so-manieth step, in turn; with ``every`` 1 all of them at each step.
@@ -224,7 +231,7 @@ class Case:
 
     def run(self, root: Path, fault: Fault | None = None) -> Ended:
         """The command, with a fault or without."""
-        return nursery(self.modules).run(self.words(root), root, fault or Fault(-1, KILL))
+        return nursery(self.modules).run(self.words(root), root, fault)
 
     def tried(self, fault: Fault | None, cut: Callable[[Path], object] = lambda root: None) -> str | None:
         """What is wrong after the fault, or after the command was given again; None if nothing is.
@@ -239,20 +246,23 @@ class Case:
             again = self.run(root)
             wrong = f"the command given again: {again.status} {again.err}" if again.status else self.unlike(root)
         if wrong:
-            where = f"{fault.what} at step {fault.step}, {self.steps[fault.step]}" if fault else "at the end"
+            where = f"{fault.what} at step {fault.step}, {ended.steps}" if fault else "at the end"
             return f"{where}: {wrong} [{root}]"
         shutil.rmtree(root.parent)
         return None
 
     def _wrong(self, ended: Ended, fault: Fault, root: Path) -> str | None:
         """What is wrong right after the fault."""
-        told, step = f"{ended.status} {ended.err}", self.steps[fault.step]
+        told = f"{ended.status} {ended.err}"
+        step = (self.reads if fault.what == UNREADABLE else self.steps)[fault.step]
         if ended.steps != [step]:
             return f"{ended.steps} was hit: {told}"
         if fault.what in (KILL, KILL_IN_THE_MIDDLE):
             return self.half(root) if ended.status == -signal.SIGKILL else told
         if ended.status == 0:  # the fault was at a step that does not matter, or too late
             return self.unlike(root)
+        if fault.what == UNREADABLE and ended.status == 5:  # verify found that itself
+            return None if "cannot be read" in ended.out else told
         status, said = ENDS[fault.what.split()[-1]]
         if ended.status != status or said not in ended.err.lower() or "Traceback" in ended.err:
             return told

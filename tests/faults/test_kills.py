@@ -13,6 +13,7 @@ from tests.faults.scenarios import SCENARIOS, Scenario, dataset_case, forks
 pytestmark = forks
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+READING = ("folder that grows", "npy that grows", "verify --repair, webdataset")
 KILLS = (KILL, KILL_IN_THE_MIDDLE)
 
 
@@ -56,6 +57,16 @@ def test_an_error_at_any_step_is_told_and_the_same_command_goes_on(
     for number in range(SCENARIOS.index(scenario) % every, len(case.steps), every):
         what = ERRORS[number // every % len(ERRORS)]
         note(tally, f"{what} at any step", case.tried(Fault(number, what)))
+
+
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s.name in READING], ids=lambda scenario: scenario.name)
+@pytest.mark.faults
+def test_a_file_that_cannot_be_read_is_told_and_the_same_command_goes_on(
+    scenario: Scenario, tmp_path: Path, tally: Tally
+) -> None:
+    case = dataset_case(scenario, tmp_path)
+    for fault in case.unreadable():
+        note(tally, "EIO where a file is read", case.tried(fault))
 
 
 def note(tally: Tally, row: str, wrong: str | None) -> None:
