@@ -58,8 +58,12 @@ def write_loose(path: str, data: bytes, folder: int | None = None) -> None:
         os.close(file)
         os.unlink(part, dir_fd=folder)
         raise
-    os.close(file)
-    os.replace(part, path, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        os.close(file)
+        os.replace(part, path, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(part, dir_fd=folder)
+        raise
 
 
 def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -102,12 +106,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def storage_error(error: OSError) -> StorageError:
-    """The typed error of what the file system said."""
+def storage_error(error: OSError, kept: str = "finished images are kept") -> StorageError:
+    """The typed error of what the file system said. ``kept``: what the same command goes on from."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk quota is used up" if error.errno == errno.EDQUOT else "no space or inodes left"
-        return StorageFull(f"{what}{where}", "Make room and give the same command again; finished images are kept.")
+        return StorageFull(f"{what}{where}", f"Make room and give the same command again; {kept}.")
     hints = {
         errno.EACCES: "Choose a folder that you may write to.",
         errno.EPERM: "Choose a folder that you may write to.",
@@ -116,5 +120,5 @@ def storage_error(error: OSError) -> StorageError:
         errno.EFBIG: "A limit on file sizes is set (ulimit -f); raise it or use a smaller --shard-size.",
         errno.EMFILE: "A limit on open files is set (ulimit -n); raise it or use fewer --workers.",
     }
-    hint = hints.get(error.errno or 0, "Mend it and give the same command again; finished images are kept.")
+    hint = hints.get(error.errno or 0, f"Mend it and give the same command again; {kept}.")
     return StorageError(f"cannot read or write: {error.strerror or error}{where}", hint)

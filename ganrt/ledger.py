@@ -60,9 +60,9 @@ class Ledger:
         if not root.exists():
             root.mkdir(parents=True, exist_ok=True)
         check_root(root, plan, n, overwrite)
-        if overwrite:
-            remove_part(root, plan.part)
         path = root / ledger_name(plan.part, machine)
+        if overwrite:
+            remove_part(root, plan.part, path)
         # Unbuffered: nothing of a line that did not fit may be written later.
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
         ledger = cls(path, file, Part(plan))
@@ -154,8 +154,11 @@ class Ledger:
         self.close()
 
 
-def remove_part(root: Path, name: str) -> None:
-    """Removes the files of a part and its ledgers, and nothing else. Raises DatasetLocked while a run writes it."""
+def remove_part(root: Path, name: str, place: Path) -> None:
+    """Removes the files of a part and its ledgers, and nothing else. Raises DatasetLocked while a run writes it.
+
+    The ledger ``place`` is left, empty: should all end here, the folder is ganrt's still, whatever else it holds.
+    """
     part = read_parts(root).get(name) if root.is_dir() else None
     if not part:
         return
@@ -166,21 +169,24 @@ def remove_part(root: Path, name: str) -> None:
                 raise _locked(root, part.plan)
         layout = layout_of(part.plan)
         common = layout.common(part.n)
+        for file_name in (README, MANIFEST):  # first: they say what is there
+            (root / file_name).unlink(missing_ok=True)
         folders: set[Path] = set()
         for names in (common, *(layout.names(shard) for shard in part.plan.shards(part.n))):
             for file_name in names:
                 for end in ("", ".part"):
                     (root / (file_name + end)).unlink(missing_ok=True)
             folders |= {root / above for name in names if (above := name.rpartition("/")[0])}
-        for folder in folders:
+        for folder in sorted(folders):
             with contextlib.suppress(OSError):  # it holds somebody else's files
                 folder.rmdir()
-        for file_name in (README, MANIFEST):
-            (root / file_name).unlink(missing_ok=True)
         if os.name == "nt":  # an open file cannot be removed there
             stack.close()
+        with open(place, "ab") as left:
+            left.truncate(0)
         for path in part.ledgers:
-            path.unlink()
+            if path != place:
+                path.unlink()
 
 
 def try_lock(file: FileIO | IO[bytes], shared: bool = False) -> bool:
@@ -214,8 +220,9 @@ def check_root(root: Path, plan: DatasetPlan, n: int, overwrite: bool = False) -
     parts = read_parts(root)
     mine = parts.get(plan.part)
     if not parts:
-        foreign = sorted(p.name for p in root.iterdir() if not _is_ours(p.name))
-        if foreign:
+        foreign = sorted(p.name for p in root.iterdir())
+        # A ledger whose first line never came: nothing is written before it, and the folder was looked at before it.
+        if foreign and not any(name.startswith("ganrt") and name.endswith(".ledger") for name in foreign):
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
             raise DatasetMismatch(
                 f"{root} is not empty and holds no ganrt dataset: {', '.join(foreign[:3])}{more}", "Name a new folder."
@@ -281,11 +288,6 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 def _locked(root: Path, plan: DatasetPlan) -> DatasetLocked:
     share = "; or give this one a share of its own with --shard K/M or --part NAME" if plan.shared else ""
     return DatasetLocked(f"another run is writing {called(plan.part)} of {root}", f"Wait for it, or stop it{share}.")
-
-
-def _is_ours(name: str) -> bool:
-    """A ledger whose first line never came. Nothing else is written before that line."""
-    return name.startswith("ganrt") and name.endswith(".ledger")
 
 
 def _drop_torn_end(file: FileIO) -> None:

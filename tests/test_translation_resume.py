@@ -1,14 +1,12 @@
-"""Translations that are killed, stopped, in each other's way, or damaged afterwards: the bytes are the same."""
+"""Translations that are stopped, in each other's way, or damaged afterwards: the bytes are the same."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 
 import ganrt
 from ganrt.errors import Cancelled, DatasetLocked, DatasetMismatch, UsageError
-from tests.datasets import LAYOUTS, differences, files, finished_shards, run, start, wait_for_shards
+from tests.datasets import LAYOUTS, differences, start, wait_for_shards
 from tests.models import tiny_model
 from tests.pictures import (
     command,
@@ -40,48 +38,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("slow")
     two_classes(folder / "in", N)
     return slow_translator_file(folder), folder / "in"
-
-
-@posix
-@every_layout
-def test_killed_again_and_again_a_run_ends_as_if_it_never_was(
-    layout: str, slow: tuple[Path, Path], tmp_path: Path
-) -> None:
-    out, moments = tmp_path / "out", random.Random(f"kills of {layout}")
-    words = command(*slow, out, "--layout", layout)
-    counts: list[int] = []
-    for _ in range(4):
-        process = start(words)
-        wait_for_shards(process, out, (counts[-1] if counts else 0) + moments.randrange(1, 4))
-        time.sleep(moments.uniform(0, 0.05))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
-        counts.append(finished_shards(out))
-        assert not (out / "README.md").exists()
-    assert 0 < counts[0] < counts[-1] < N // 8
-    done = run([*words, "--json"])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["already"] == 8 * counts[-1]
-    translate(*slow, tmp_path / "whole", layout=layout)
-    assert differences(out, tmp_path / "whole") == []
-    assert not [path.name for path in files(out) if path.name.endswith(".part")]
-    assert ganrt.verify(out) == []
-
-
-@posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_and_says_how_to_go_on(
-    number: signal.Signals, status: int, slow: tuple[Path, Path], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    process = start(command(*slow, out))
-    wait_for_shards(process, out, 1)
-    process.send_signal(number)
-    said, complaint = process.communicate(timeout=60)
-    assert (process.returncode, said) == (status, ""), complaint
-    assert "of 160 images are finished and kept; the same command goes on from there." in complaint
-    assert "Traceback" not in complaint
 
 
 def test_cancelled_before_it_began_it_writes_nothing(slow: tuple[Path, Path], tmp_path: Path) -> None:

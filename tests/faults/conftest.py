@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -46,12 +47,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             if not isinstance(report, pytest.TestReport) or "tests/faults/" not in report.nodeid:
                 continue
-            found = dict(report.user_properties).get("faults") if report.when == "teardown" else None
-            for fault, (tried, lost) in (found or {}).items():
+            told = dict(report.user_properties).get("faults", {}) if report.when == "teardown" else {}
+            found = cast(Counts, told)
+            for fault, (tried, lost) in found.items():
                 row = rows.setdefault(fault, [0, 0])
                 row[0] += tried
                 row[1] += lost
-            if category in ("failed", "error") and not any(lost for _, lost in (found or {}).values()):
+            if category in ("failed", "error") and not any(lost for _, lost in found.values()):
                 rows[report.nodeid.partition("tests/faults/")[2]] = [1, 1]
     if not rows or "faults" not in (terminalreporter.config.option.markexpr or "").replace("not faults", "", 1):
         return

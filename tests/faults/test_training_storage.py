@@ -106,7 +106,7 @@ def test_a_full_disk(size: int, mounted: Path | None, whole: Path, tmp_path: Pat
             train(quick_recipe(RECIPE), quick_data(), run)
         assert error.value.message.startswith("no space or inodes left")
         assert error.value.__notes__ == [
-            "What was trained up to the last checkpoint is kept: the same command goes on from there."
+            "checkpoint and snapshots are kept"
         ]
         remount(mounted, "size=64m")
         train(quick_recipe(RECIPE), quick_data(), run)

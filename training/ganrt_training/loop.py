@@ -24,7 +24,7 @@ from ganrt_training.data import ImageData, digest
 from ganrt_training.feeding import Feed
 from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
-from ganrt_training.report import write_report
+from ganrt_training.report import KEPT, write_report
 from ganrt_training.showing import Eye
 from ganrt_training.step import Players, adversarial_step
 from ganrt_training.watch import warning
@@ -72,8 +72,7 @@ def train(
     except BrokenPipeError:  # whoever is told of the progress has gone
         raise
     except (OSError, StorageError) as error:
-        raised = error if isinstance(error, StorageError) else storage_error(error)
-        raised.add_note("What was trained up to the last checkpoint is kept: the same command goes on from there.")
+        raised = error if isinstance(error, StorageError) else storage_error(error, KEPT)
         raise raised from (error if raised is not error else None)
     return run_dir
 
@@ -100,6 +99,8 @@ def _train(
         over = minutes is not None and run.clock() - run.started >= minutes * 60
         if float(team.mean(torch.tensor(float(over), device=team.device))) > 0:
             break
+    if team.rank == 0:
+        write_report(run.run_dir)  # a run that was killed after its last checkpoint has an older one
 
 
 def _about(recipe: Recipe, data: ImageData, seed: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ganrt.errors import TrainingError
 from ganrt.files import storage_error, write_synced
 from ganrt_training.report_page import Best, Grid, Run, Tick, page
 
+KEPT = "checkpoint and snapshots are kept"
 _HINT = "Name a folder that ganrt train wrote."
 _MAX_GRIDS = 40
 _MAX_BYTES = 1 << 18  # of a grid; larger ones are embedded as WebP
@@ -41,11 +42,13 @@ def write_report(run_dir: Path) -> Path:
         folder = run_dir.resolve().name or "RUN_DIR"
         text = page(Run(folder, about, ticks, best, grids, found, notes + more_notes))
         path = run_dir / "report.html"
-        write_synced(path, text.encode("utf-8", "replace"))  # JSON may hold lone surrogates
+        data = text.encode("utf-8", "replace")  # JSON may hold lone surrogates
+        if not path.is_file() or path.read_bytes() != data:
+            write_synced(path, data)
     except RecursionError:
         raise TrainingError(f"{run_dir / 'recipe.json'} is nested too deeply", _HINT) from None
     except OSError as error:
-        raise storage_error(error) from error
+        raise storage_error(error, KEPT) from error
     return path
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,26 +63,38 @@ def _check_same(path: Path, text: str) -> None:
 
 def read_stats(path: Path, step: int) -> list[dict[str, Any]]:
     """The ticks up to a step; drops from the file what a run wrote after its last checkpoint."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-    kept = [(line, tick) for line, tick in whole if tick["step"] <= step]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
+    kept = [(line, tick) for line in lines if (tick := _tick(line)) and tick["step"] <= step]
     if len(kept) != len(lines):
         write_synced(path, "".join(line for line, _ in kept).encode())
     return [tick for _, tick in kept]
 
 
+def _tick(line: str) -> dict[str, Any] | None:
+    """A line's tick; None for a line that a crash tore or filled with zeros."""
+    try:
+        tick = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return tick if isinstance(tick, dict) and isinstance(tick.get("step"), int) else None
+
+
 def add_stats(path: Path, step: int, stats: dict[str, Any]) -> None:
-    """A line for a tick."""
+    """A line for a tick, on the disk when this returns: the checkpoint that follows is not to know more."""
     values = {k: round(v, 5) if isinstance(v, float) else v for k, v in stats.items()}
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step} | values) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def save_grid(path: Path, rows: list[torch.Tensor]) -> None:
     """A picture of rows of images float [N, C, H, W] in [-1, 1], all N alike."""
     lines = [np.concatenate(list(to_pixels(row)), axis=1) for row in rows]
     grid = np.concatenate(lines, axis=0)
-    Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(path)
+    buffer = io.BytesIO()
+    Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(buffer, "PNG")
+    write_synced(path, buffer.getvalue())
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
