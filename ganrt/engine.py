@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
@@ -15,12 +16,12 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.errors import GanrtError
-from ganrt.files import storage_error
+from ganrt.errors import GanrtError, ModelError
+from ganrt.files import storage_error, typed
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
 from ganrt.ledger import Ledger
-from ganrt.manifest import complete
+from ganrt.manifest import complete, withdraw
 from ganrt.parts import Machine, Part
 from ganrt.providers import installed_runtimes
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
@@ -138,13 +139,17 @@ def make_dataset(
     overwrite: bool = False,
 ) -> Report:
     """Makes what is missing of a checked request, in this process. Raises as :func:`ganrt.generate` does."""
-    began = time.monotonic()
+    began, made = time.monotonic(), not job.root.exists()
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
             if run.found < run.own:
                 run.make(progress, cancel)
             finished = complete(job.root, job.plan.part)
+    except ModelError:  # the same command would fail again, and another must find the folder as it was
+        with contextlib.suppress(GanrtError, OSError):  # it is the first error that is told
+            withdraw(job.root, job.plan, [job.machine], made)
+        raise
     except OSError as error:
         raise storage_error(error) from error
     return Report(
@@ -255,8 +260,8 @@ class _Run:
         try:
             in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
-        except (GanrtError, OSError) as error:
-            raised = storage_error(error) if isinstance(error, OSError) else error
+        except (GanrtError, OSError, MemoryError) as error:
+            raised = error if isinstance(error, GanrtError) else typed(error)
             raised.add_note(
                 f"{self.found + self.committed:,} of {self.own:,} images are finished and kept; "
                 "the same command goes on from there."
