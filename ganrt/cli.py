@@ -294,7 +294,7 @@ def inspect(
         told = {"path": str(path), "bytes": len(checked.data), "sha256": checked.digest, "dynamic": checked.dynamic}
         print(json.dumps(told | {"card": card}))
         return
-    print(f"{path}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
+    print(f"{shown(str(path))}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
     print(f"follows version {checked.card.contract} of the contract")
     if checked.card.kind == IMAGES:
         print(f"images: {_sizes(checked.card, checked.dynamic)}")

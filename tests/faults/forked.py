@@ -48,9 +48,16 @@ class Forks:
 
     def ganrt(self, *words: str, memory: int = MEMORY, cwd: Path | None = None) -> Ended:
         """One command, to its end. It may take so many bytes of ``memory`` more than an idle ganrt has."""
+        return self._ask({"words": words, "memory": memory, "cwd": str(cwd or Path.cwd())})
+
+    def sample(self, path: Path) -> Ended:
+        """Loads a generator of either kind and calls it once: exit code 0, or 1 for a typed error."""
+        return self._ask({"words": [str(path)], "memory": MEMORY, "cwd": str(path.parent), "alone": True})
+
+    def _ask(self, request: dict[str, Any]) -> Ended:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         assert pipe_in and pipe_out
-        pipe_in.write(json.dumps({"words": words, "memory": memory, "cwd": str(cwd or Path.cwd())}) + "\n")
+        pipe_in.write(json.dumps(request) + "\n")
         pipe_in.flush()
         return Ended(**json.loads(pipe_out.readline()))
 
@@ -96,12 +103,12 @@ def _serve() -> None:
         print(json.dumps(_forked(**json.loads(line))), flush=True)
 
 
-def _forked(words: list[str], memory: int, cwd: str) -> dict[str, Any]:
+def _forked(words: list[str], memory: int, cwd: str, alone: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as said:
         before = _resident()
         child = os.fork()
         if child == 0:
-            _child(words, memory, cwd, out, err, said)
+            _child(words, memory, cwd, alone, out, err, said)
         status, usage = _wait(child)
         texts = []
         for file in (out, err, said):
@@ -129,7 +136,9 @@ def _wait(child: int) -> tuple[int, resource.struct_rusage]:
         time.sleep(0.001)
 
 
-def _child(words: list[str], memory: int, cwd: str, out: IO[bytes], err: IO[bytes], said: IO[bytes]) -> None:
+def _child(
+    words: list[str], memory: int, cwd: str, alone: bool, out: IO[bytes], err: IO[bytes], said: IO[bytes]
+) -> None:
     code = 70
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -143,6 +152,8 @@ def _child(words: list[str], memory: int, cwd: str, out: IO[bytes], err: IO[byte
         sys.argv = ["ganrt", *words]
         from ganrt.cli import main
 
+        if alone:
+            _sample(Path(words[0]))
         main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -155,6 +166,27 @@ def _child(words: list[str], memory: int, cwd: str, out: IO[bytes], err: IO[byte
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _sample(path: Path) -> None:
+    """One call of a generator; ends the process with code 0, or with 1 for a typed error."""
+    import numpy as np
+
+    import ganrt
+    from ganrt.card import IMAGES
+    from ganrt.contract import read_model
+
+    try:
+        card = read_model(path).card
+        if card.kind == IMAGES:
+            height, width, channels = card.in_shape
+            x = np.random.default_rng(0).integers(0, 256, (2, min(height, 64), min(width, 64), channels), np.uint8)
+            ganrt.load_translator(path, device="cpu", threads=1)(x)
+        else:
+            ganrt.load(path, device="cpu", batch=4, threads=1).sample(4)
+    except ganrt.GanrtError as error:
+        raise SystemExit(1) from error
+    raise SystemExit(0)
 
 
 def _resident() -> int:

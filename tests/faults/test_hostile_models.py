@@ -90,7 +90,7 @@ def try_them(chosen: list[Hostile], forked: Forks, place: Path, folder: Path, ta
 
 def test_some_of_every_kind_end_in_their_error(forked: Forks, place: Path, tmp_path: Path, tally: Tally) -> None:
     rows = {hostile.row for hostile in CORPUS}
-    few = [h for row in sorted(rows) for h in [h for h in CORPUS if h.row == row and "million" not in h.name][1::9]]
+    few = [h for row in sorted(rows) for h in [h for h in CORPUS if h.row == row and "million" not in h.name][1::12]]
     assert {hostile.row for hostile in few} == rows and len(few) > 30
     try_them(few, forked, place, tmp_path, tally)
 
@@ -130,13 +130,13 @@ def test_several_processes_leave_nothing_either(place: Path, tmp_path: Path) -> 
 
 def test_listing_a_folder_of_them_says_what_is_wrong_with_each(forked: Forks, tmp_path: Path, tally: Tally) -> None:
     refused = [hostile for hostile in CORPUS if hostile.error == "ContractError" and "million" not in hostile.name]
-    for hostile in refused[::3]:
+    for hostile in refused[::6]:
         hostile.write(tmp_path)
     ended = forked.ganrt("models", str(tmp_path))
     lines = ended.out.splitlines()
     assert ended.code == 0 and all(line.isprintable() for line in lines)
     listed = dict(line.split(maxsplit=1) for line in lines)
-    for hostile in refused[::3]:
+    for hostile in refused[::6]:
         good = f"{hostile.name}.onnx" in listed.get(hostile.name, "") or "classes" in listed.get(hostile.name, "")
         tally.survived(hostile.row) if good else tally.lost(hostile.row, f"{hostile.name} is not listed")
 
@@ -150,7 +150,7 @@ def real(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", ["cut-50", "pickle-that-runs", "external-absolute", "cycle", "bomb-expand-terabytes"])
+@pytest.mark.parametrize("name", ["cut-50", "cycle", "bomb-expand-terabytes"])
 def test_a_process_of_its_own_ends_as_the_forked_ones_do(name: str, tmp_path: Path, tally: Tally) -> None:
     hostile = next(hostile for hostile in CORPUS if hostile.name == name)
     path = hostile.write(tmp_path)
