@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -197,9 +198,17 @@ def bound_memory(device: str) -> None:
     import resource
 
     taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft, hard = _given_limits()
     limits = [taken + free, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+
+
+@cache
+def _given_limits() -> tuple[int, int]:
+    """Of memory, soft and hard, as this process was given them."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def parsed_size(text: str | None) -> int | tuple[int, int] | None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ganrt.ledger import Ledger
+from ganrt.manifest import withdraw
+from ganrt.parts import read_parts
 from tests.datasets import contents, environment, files, is_ledger, make, model_file
 from tests.faults.conftest import Tally
 from tests.faults.forked import Ended, Forks, forks
@@ -126,6 +129,19 @@ def test_several_processes_leave_nothing_either(place: Path, tmp_path: Path) -> 
     ended = real(*TOLD, "--model", str(path), "--out", "out", "--processes", "2", cwd=tmp_path)
     assert (ended.returncode, "times the same image" in ended.stderr) == (1, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_what_came_to_nothing_is_taken_back(place: Path, tmp_path: Path) -> None:
+    """A machine whose network fails leaves alone what another machine of the run has written."""
+    out = tmp_path / "out"
+    make(place / "tiny.onnx", out, 300, shard="0/2")
+    before, plan = all_bytes(out), read_parts(out)[""].plan
+    Ledger.claim(out, plan, (1, 2), 300).close()
+    assert all_bytes(out) != before
+    withdraw(out, plan, [(0, 2), (1, 2)], made=True)
+    assert all_bytes(out) == before
+    make(place / "tiny.onnx", out, 300, shard="1/2")
+    assert (out / "README.md").exists()
 
 
 def test_listing_a_folder_of_them_says_what_is_wrong_with_each(forked: Forks, tmp_path: Path, tally: Tally) -> None:

@@ -19,6 +19,7 @@ from ganrt.errors import ContractError
 from tests.faults.conftest import Tally
 from tests.faults.forked import Forks, forks
 from tests.faults.mutation import mutated, parsed, written
+from tests.faults.operators import with_operator
 from tests.models import tiny_model, tiny_translator
 
 SMALL = [
@@ -29,6 +30,7 @@ SMALL = [
     tiny_translator(dynamic=True, scale=2),
 ]
 CHECKED, RUN = "mutated model files, checked", "mutated model files that pass, loaded and run"
+OPERATOR = "operators with odd attributes and inputs"
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and forks are those of Linux")
 
@@ -74,7 +76,7 @@ def test_a_mutated_file_is_refused_or_the_same_model_to_every_reader(data: bytes
 
 def try_mutants(forked: Forks, folder: Path, tally: Tally, first: int, seconds: float, least: int) -> None:
     """Files from seeds on, as many as there is time for, but so many at least."""
-    path, seed, ends = folder / "mutant.onnx", first, time.monotonic() + seconds
+    seed, ends = first, time.monotonic() + seconds
     while seed < first + least or time.monotonic() < ends:
         seed += 1
         random = Random(seed)
@@ -86,12 +88,26 @@ def try_mutants(forked: Forks, folder: Path, tally: Tally, first: int, seconds: 
             continue
         tally.survived(CHECKED)
         if runs:
-            path.write_bytes(data)
-            ended = forked.sample(path)
-            if ended.code in (0, 1) and not ended.err:
-                tally.survived(RUN)
-            else:
-                tally.lost(RUN, f"seed {seed}: exit code {ended.code}: {ended.err[-500:]}")
+            run(data, f"seed {seed}", forked, folder, tally, RUN)
+
+
+def try_operators(forked: Forks, folder: Path, tally: Tally, first: int, seconds: float, least: int) -> None:
+    """As ``try_mutants``, with a node each."""
+    seed, ends = first, time.monotonic() + seconds
+    while seed < first + least or time.monotonic() < ends:
+        seed += 1
+        run(with_operator(Random(seed)), f"seed {seed}", forked, folder, tally, OPERATOR)
+
+
+def run(data: bytes, called: str, forked: Forks, folder: Path, tally: Tally, row: str) -> None:
+    """Loads and calls a model in a process of its own, which must end with an image or a typed error."""
+    path = folder / "mutant.onnx"
+    path.write_bytes(data)
+    ended = forked.sample(path)
+    if ended.code in (0, 1) and not ended.err:
+        tally.survived(row)
+    else:
+        tally.lost(row, f"{called}: exit code {ended.code}: {ended.err[-500:]}")
 
 
 @linux
@@ -103,3 +119,15 @@ def test_some_mutants_load_and_run_or_end_in_a_typed_error(forked: Forks, tmp_pa
 @pytest.mark.faults
 def test_mutants_load_and_run_or_end_in_a_typed_error(forked: Forks, tmp_path: Path, tally: Tally) -> None:
     try_mutants(forked, tmp_path, tally, 1_000_000, seconds=60, least=500)
+
+
+@linux
+def test_some_operators_run_or_end_in_a_typed_error(forked: Forks, tmp_path: Path, tally: Tally) -> None:
+    try_operators(forked, tmp_path, tally, 0, seconds=0, least=40)
+
+
+@linux
+@pytest.mark.faults
+def test_operators_run_or_end_in_a_typed_error(forked: Forks, tmp_path: Path, tally: Tally) -> None:
+    """Which is found first varies with the machine: a crash found here becomes a rule of ganrt/crashes.py."""
+    try_operators(forked, tmp_path, tally, 1_000_000, seconds=40, least=300)
