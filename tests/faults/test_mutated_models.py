@@ -69,9 +69,9 @@ def test_the_reader_of_fields_changes_nothing() -> None:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.sampled_from(SMALL), st.randoms(use_true_random=False))
-def test_a_mutated_file_is_refused_or_the_same_model_to_every_reader(data: bytes, random: Random) -> None:
-    accepted(mutated(data, SMALL, random))
+@given(st.sampled_from(SMALL), st.integers(0, 1 << 64))
+def test_a_mutated_file_is_refused_or_the_same_model_to_every_reader(data: bytes, seed: int) -> None:
+    accepted(mutated(data, SMALL, Random(seed)))
 
 
 def try_mutants(forked: Forks, folder: Path, tally: Tally, first: int, seconds: float, least: int) -> None:
@@ -112,7 +112,7 @@ def run(data: bytes, called: str, forked: Forks, folder: Path, tally: Tally, row
 
 @linux
 def test_some_mutants_load_and_run_or_end_in_a_typed_error(forked: Forks, tmp_path: Path, tally: Tally) -> None:
-    try_mutants(forked, tmp_path, tally, 0, seconds=0, least=60)
+    try_mutants(forked, tmp_path, tally, 0, seconds=0, least=40)
 
 
 @linux
