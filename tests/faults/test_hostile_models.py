@@ -221,3 +221,26 @@ def test_what_crashes_onnx_runtime_all_the_same_loses_nothing(place: Path, tmp_p
     (tmp_path / "there" / "ganrt.crash.ledger").unlink(missing_ok=True)
     assert real("merge", "there", cwd=tmp_path).returncode == 0
     assert contents(tmp_path / "there") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "--model", "MODEL", "--n", "4", "--out", "out", "--size", "16000", "--device", "cpu"],
+        ["generate", "--model", "MODEL", "--n", "4", "--out", "out", "--size", "16000", "--layout", "npy"],
+        ["generate", "--model", "MODEL", "--n", "4", "--out", "out", "--size", "16000", "--dry-run"],
+        ["interpolate", "MODEL", "--out", "walk.gif", "--size", "16000", "--device", "cpu"],
+    ],
+)
+def test_what_does_not_fit_into_memory_is_an_error(
+    words: list[str], forked: Forks, place: Path, tmp_path: Path, tally: Tally
+) -> None:
+    model = str(place / "tiny.onnx")
+    ended = forked.ganrt(*[model if word == "MODEL" else word for word in words], cwd=tmp_path)
+    well = (
+        ended.code == 1 and ended.err.startswith("ganrt: ") and "memory" in ended.err and "Traceback" not in ended.err
+    )
+    tally.survived("memory that runs out") if well else tally.lost("memory that runs out", f"{words}: {ended}")
+    assert not [
+        path for path in files(tmp_path) if path.suffix in (".png", ".npy", ".gif", ".part") and "npy" not in words
+    ]
