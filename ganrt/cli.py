@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ganrt import __version__
-from ganrt.console import crew, log_device, parsed_size, plain, report_text, short, shown, with_progress
+from ganrt.console import before_running, crew, endable, parsed_size, plain, report_text, short, shown, with_progress
 from ganrt.errors import GanrtError, UsageError
 
 if TYPE_CHECKING:
@@ -48,14 +48,9 @@ def main() -> NoReturn:
         except BrokenPipeError:
             raise
         except (GanrtError, OSError, MemoryError) as caught:
-            from ganrt.files import storage_error
+            from ganrt.files import typed
 
-            if isinstance(caught, GanrtError):
-                error = caught
-            elif isinstance(caught, OSError):
-                error = storage_error(caught)
-            else:
-                error = GanrtError("no memory left", "Use a smaller batch (--batch) or fewer --workers, or free some.")
+            error = caught if isinstance(caught, GanrtError) else typed(caught)
             print(f"ganrt: {shown(error.message)}", file=sys.stderr)
             for line in (error.hint, *getattr(error, "__notes__", ())):
                 if line:
@@ -159,21 +154,22 @@ def generate(
     }
     machine = (0, 1) if shard is None else shard
     provider_options = _options_of(provider_option)
-    log_device(quiet)
+    before_running(device, quiet)
     if dry_run:
-        told = forecast(
-            model,
-            n=n,
-            out=out,
-            processes=processes,
-            workers=workers,
-            threads=threads,
-            device=device,
-            provider_options=provider_options,
-            shard=machine,
-            overwrite=overwrite,
-            **options,
-        )
+        with endable():
+            told = forecast(
+                model,
+                n=n,
+                out=out,
+                processes=processes,
+                workers=workers,
+                threads=threads,
+                device=device,
+                provider_options=provider_options,
+                shard=machine,
+                overwrite=overwrite,
+                **options,
+            )
         print(json.dumps(told.to_dict()) if as_json else _forecast_text(told))
         return
     report = with_progress(
@@ -298,7 +294,7 @@ def inspect(
         told = {"path": str(path), "bytes": len(checked.data), "sha256": checked.digest, "dynamic": checked.dynamic}
         print(json.dumps(told | {"card": card}))
         return
-    print(f"{path}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
+    print(f"{shown(str(path))}: {size_text(len(checked.data))}, SHA-256 {checked.digest}")
     print(f"follows version {checked.card.contract} of the contract")
     if checked.card.kind == IMAGES:
         print(f"images: {_sizes(checked.card, checked.dynamic)}")
@@ -312,6 +308,7 @@ def inspect(
 
 
 @app.command()
+@endable()
 def preview(
     source: Annotated[str, typer.Argument(help="A generator's name or path, or a dataset's folder.")],
     out: Annotated[Path, typer.Option(help="The grid's file, .png.")],
@@ -324,12 +321,13 @@ def preview(
     """Draw a grid of images, a class a row."""
     from ganrt.grid import preview as draw
 
-    log_device(quiet=False)
+    before_running(device, quiet=False)
     grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)
     print(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels")
 
 
 @app.command()
+@endable()
 def verify(
     dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")],
     repair: Annotated[bool, typer.Option("--repair", help="Make exactly what is broken again.")] = False,
@@ -353,7 +351,7 @@ def verify(
     for option, value in (("--model", model), ("--images", images)):
         if value is not None and not repair:
             raise UsageError(f"{option} does not apply without --repair", "Leave it out, or add --repair.")
-    log_device(quiet)
+    before_running(device, quiet)
     bar = ProgressBar()
 
     def show(done: int, total: int) -> None:
@@ -403,7 +401,7 @@ def bench(
     from ganrt.benchmark import bench as measure
     from ganrt.console import stoppable
 
-    log_device(quiet=as_json)
+    before_running(device, quiet=as_json)
     with stoppable() as cancel:
         speed = measure(
             model,

@@ -7,11 +7,14 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -65,34 +68,71 @@ def stoppable() -> Iterator[threading.Event]:
     A second signal, or a run that takes too long to end, ends the process at once: what is finished is on
     the disk already, and nothing else is lost.
     """
-    cancel, signals, timers = threading.Event(), list[int](), list[threading.Timer]()
-
-    def leave(status: int) -> None:
-        sys.stderr.write("\nended at once; the same command goes on from what is finished\n")
-        sys.stderr.flush()
-        os._exit(status)
+    cancel, signals = threading.Event(), list[int]()
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        if len(signals) > 1:
-            leave(128 + number)
         cancel.set()
-        timer = threading.Timer(_PATIENCE, leave, (128 + number,))
-        timer.daemon = True
-        timer.start()
-        timers.append(timer)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _ending((signal.SIGINT, signal.SIGTERM), "\nended at once; the same command goes on from what is finished\n"):
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield cancel
+        except Cancelled as error:
+            error.exit_code = 128 + signals[0]
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def endable() -> Iterator[None]:
+    """Ctrl-C ends the process soon, also while a network loads or runs; there is nothing to go on from."""
+    with _ending((signal.SIGINT,), "\nended at once\n"):
+        yield
+
+
+@contextmanager
+def _ending(numbers: Collection[int], said: str) -> Iterator[None]:
+    """Ends the process at a second of these signals, or if it has not ended some time after the first.
+
+    Python's own handlers run between two lines of Python: not while ONNX Runtime is at work in this thread.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)  # it is written to by a signal handler
+    over = threading.Event()
+
+    def watch() -> None:
+        came = list[int]()
+        while len(came) < 2 and (data := _received(heard)):
+            came += [number for number in data if number in numbers]
+            if came:
+                heard.settimeout(_PATIENCE)
+        if came and not over.is_set():
+            sys.stderr.write(said)
+            sys.stderr.flush()
+            os._exit(128 + came[0])
+
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, name="ganrt-signals", daemon=True)
+    watcher.start()
     try:
-        yield cancel
-    except Cancelled as error:
-        error.exit_code = 128 + signals[0]
-        raise
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for timer in timers:
-            timer.cancel()
+        over.set()
+        signal.set_wakeup_fd(before)
+        told.close()
+        watcher.join()
+        heard.close()
+
+
+def _received(from_signals: socket.socket) -> bytes:
+    """The numbers of signals that came; none when the time is over, or all is."""
+    try:
+        return from_signals.recv(64)
+    except OSError:
+        return b""
 
 
 def size_text(count: float) -> str:
@@ -130,13 +170,45 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-def log_device(quiet: bool) -> None:
-    """Lets ``auto`` say on stderr which device it took."""
+def before_running(device: str, quiet: bool) -> None:
+    """What a command does before it runs a generator: ``auto`` will say which device it took, and memory is bounded."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("ganrt: %(message)s"))
     logger = logging.getLogger("ganrt")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    bound_memory(device)
+
+
+def bound_memory(device: str) -> None:
+    """Lets this process, on a CPU under Linux, take no more memory than there is: what asks for more is an error.
+
+    Otherwise the system would end some process once a network fills memory that it was promised. CUDA is left alone.
+    """
+    from ganrt.errors import DeviceUnavailable
+    from ganrt.providers import cuda_driver, free_memory
+
+    free = free_memory()
+    if free is None or device.startswith("cuda"):
+        return
+    if device == "auto":
+        with suppress(DeviceUnavailable):
+            cuda_driver()
+            return
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    soft, hard = _given_limits()
+    limits = [taken + free, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+
+
+@cache
+def _given_limits() -> tuple[int, int]:
+    """Of memory, soft and hard, as this process was given them."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def parsed_size(text: str | None) -> int | tuple[int, int] | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ganrt import card as cards
 from ganrt.card import IMAGES, Card
+from ganrt.crashes import crash
 from ganrt.errors import ContractError, StorageError, UnknownModel
 from ganrt.interface import Value, interface_problems, takes_any_size, value_of
 from ganrt.lookalikes import looks_like
@@ -191,7 +192,7 @@ def _check(data: memoryview, where: str) -> tuple[Card, bool]:
     if len(nodes) > MAX_NODES:
         raise ContractError(f"{where} has {len(nodes):,} nodes; at most {MAX_NODES:,} are run", _AGAIN)
     for number, view in enumerate(nodes):
-        _check_node(graph.inside(view, f"node {number}"), where)
+        _check_node(graph.inside(view, f"node {number}"), initializers, where)
     return card, card.kind == IMAGES and any(takes_any_size(value) for value in inputs)
 
 
@@ -265,7 +266,7 @@ def _version_problems(model: Message, where: str) -> list[str]:
     return [f"its opset is {named}; {OPSETS[0]} to {OPSETS[-1]} is expected"]
 
 
-def _check_node(node: Message, where: str) -> None:
+def _check_node(node: Message, initializers: Mapping[str, Message], where: str) -> None:
     op, domain = node.text(4), node.text(7)
     called = f"{where}: node {short(node.text(3))}" if node.text(3) else f"{where}: {node.name}"
     if domain not in ("", "ai.onnx") or node.has(8):
@@ -276,14 +277,19 @@ def _check_node(node: Message, where: str) -> None:
     if op not in ALLOWED_OPS:
         why, hint = _REFUSED_OPS.get(op, ("generators do not need it", "Export it without that operator."))
         raise ContractError(f"{called} is {short(op)}, which the contract refuses: {why}", hint)
+    attributes: dict[str, Message] = {}
     for view in node.payloads(5):
         attribute = node.inside(view, f"an attribute of {node.name}")
         if attribute.has(6, 11):
             raise ContractError(f"{called} ({op}) holds a subgraph: {_FLOW[0]}", _FLOW[1])
         if attribute.has(14, 15, 21, 22, 23):
             raise ContractError(f"{called} ({op}) holds a type, a reference or a sparse tensor", _AGAIN)
+        attributes[attribute.text(1)] = attribute
         for tensor in [*attribute.payloads(5), *attribute.payloads(10)]:
             check_tensor(attribute.inside(tensor, f"the tensor in {node.name} ({op})"), where)
+    wrong = crash(op, node, attributes, initializers)
+    if wrong is not None:
+        raise ContractError(f"{called} ({op}) could crash ONNX Runtime: {wrong}", _AGAIN)
 
 
 def _agreeing_card(card: Card | None, problems: Sequence[str], outputs: Sequence[Value], where: str) -> Card:

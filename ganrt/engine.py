@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
@@ -15,12 +16,12 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.errors import GanrtError, InferenceError, StorageError
+from ganrt.errors import GanrtError, InferenceError, ModelError, StorageError
 from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
 from ganrt.ledger import Ledger
-from ganrt.manifest import complete
+from ganrt.manifest import complete, withdraw
 from ganrt.parts import Machine, Part
 from ganrt.providers import installed_runtimes
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
@@ -138,7 +139,7 @@ def make_dataset(
     overwrite: bool = False,
 ) -> Report:
     """Makes what is missing of a checked request, in this process. Raises as :func:`ganrt.generate` does."""
-    began = time.monotonic()
+    began, made = time.monotonic(), not job.root.exists()
     try:
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
@@ -146,6 +147,10 @@ def make_dataset(
                 run.make(progress, cancel)
             ledger.check()
             finished = complete(job.root, job.plan.part)
+    except ModelError:  # the same command would fail again, and another must find the folder as it was
+        with contextlib.suppress(GanrtError, OSError):  # it is the first error that is told
+            withdraw(job.root, job.plan, [job.machine], made)
+        raise
     except OSError as error:
         raise storage_error(error) from error
     return Report(

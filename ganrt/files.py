@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ganrt.errors import StorageError, StorageFull
+from ganrt.errors import GanrtError, StorageError, StorageFull
 
 PART = ".part"
 CHUNK = 1 << 20
@@ -104,6 +104,14 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def typed(error: OSError | MemoryError) -> GanrtError:
+    """The typed error of what the system refused: storage, or memory."""
+    if isinstance(error, OSError):
+        return storage_error(error)
+    hint = "Use a smaller --batch or --size, fewer --workers, or a machine that has more."
+    return GanrtError("there is not enough memory", hint)
 
 
 def storage_error(error: OSError, kept: str = "finished images are kept") -> StorageError:

@@ -158,9 +158,10 @@ def _entries(root: Path, below: str, real: Path) -> Iterator[tuple[str, bool]]:
 
 def _file(root: Path, name: str) -> bytes:
     with open(root / name, "rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise _unreadable(root, name, f"more than {MAX_BYTES >> 30} GiB")
-        return file.read()  # with a number, so much memory would be asked for
+        data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)  # so much is allocated
+    if len(data) > MAX_BYTES:
+        raise _unreadable(root, name, f"more than {MAX_BYTES >> 30} GiB")
+    return data
 
 
 def _sound(root: Path, name: str, look: Callable[[], T]) -> T:

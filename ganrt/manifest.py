@@ -6,15 +6,28 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ganrt.errors import DatasetDamaged, DatasetError
-from ganrt.files import storage_error, write_synced
+from ganrt.files import PART, storage_error, write_synced
 from ganrt.layouts import layout_of
 from ganrt.ledger import try_lock
-from ganrt.parts import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts
+from ganrt.parts import (
+    MANIFEST,
+    README,
+    VERSION,
+    Machine,
+    Part,
+    called,
+    has_shards,
+    ledger_name,
+    machine_of,
+    open_parts,
+    read_parts,
+)
 from ganrt.readme import readme
+from ganrt.shards import DatasetPlan, class_folders
 
 
 def complete(root: Path, own: str | None = None, remaking: Collection[int] = ()) -> bool:
@@ -62,6 +75,29 @@ def expected_files(parts: dict[str, Part]) -> dict[str, bytes]:
     done = bool(parts) and all(next(part.missing(), None) is None for part in parts.values())
     manifest = {MANIFEST: _manifest(parts, done)}
     return {README: readme([(p.plan, p.n) for _, p in sorted(parts.items())]), **manifest} if done else manifest
+
+
+def withdraw(root: Path, plan: DatasetPlan, machines: Iterable[Machine], made: bool) -> None:
+    """Takes back what runs of some machines wrote that came to nothing: ledgers that have no shard.
+
+    Then the folder is as it was before they began; ``made`` says that there was none.
+    """
+    for machine in machines:
+        path = root / ledger_name(plan.part, machine)
+        with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+            if try_lock(file) and not has_shards(path):
+                path.unlink()
+    parts = read_parts(root)
+    for name in () if plan.part in parts else layout_of(plan).common(0):
+        (root / (name + PART)).unlink(missing_ok=True)
+    if parts:
+        complete(root)
+        return
+    (root / MANIFEST).unlink(missing_ok=True)
+    folders = class_folders(plan.class_names) if plan.labelled and plan.layout == "folder" else []
+    for folder in (*(root / name for name in folders), *([root] if made else [])):
+        with contextlib.suppress(OSError):  # it holds somebody else's files
+            folder.rmdir()
 
 
 def merge(root: str | os.PathLike[str]) -> int:

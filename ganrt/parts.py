@@ -187,6 +187,11 @@ def says(path: Path, n: int) -> bool:
     return any(_images(entry) == n for _, entry in _entries(path))
 
 
+def has_shards(path: Path) -> bool:
+    """Whether a ledger has the line of any finished shard."""
+    return any(_record(entry) for _, entry in _entries(path))
+
+
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The whole lines of a ledger with their offsets; torn and foreign ones are passed over."""
     offset = 0

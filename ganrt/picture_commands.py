@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import log_device, parsed_size, short
+from ganrt.console import before_running, endable, parsed_size, short
 from ganrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ InTurn = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    app.command()(interpolate)
-    app.command("style-mix")(style_mix)
-    app.command()(explain)
+    app.command()(endable()(interpolate))
+    app.command("style-mix")(endable()(style_mix))
+    app.command()(endable()(explain))
 
 
 def interpolate(
@@ -54,7 +54,7 @@ def interpolate(
     """Walk through latent space from sample to sample: an animation, or a picture."""
     from ganrt import walks
 
-    log_device(quiet=False)
+    before_running(device, quiet=False)
     images = walks.interpolate(
         model,
         out,
@@ -89,7 +89,7 @@ def style_mix(
     """Mix the styles of samples: some layers' from above, the rest from the left (generators with w)."""
     from ganrt import style_mixing
 
-    log_device(quiet=False)
+    before_running(device, quiet=False)
     mix = style_mixing.style_mix(
         model,
         out,
@@ -125,7 +125,7 @@ def explain(
     """Say what a sample was made of, and the command that makes it alone."""
     from ganrt import explanation
 
-    log_device(quiet=as_json)
+    before_running(device, quiet=as_json)
     told = explanation.explain(
         source,
         index,

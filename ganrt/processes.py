@@ -23,10 +23,11 @@ from typing import Any
 
 import ganrt.errors
 from ganrt.engine import Job, Progress, Report, make_dataset
-from ganrt.errors import Cancelled, GanrtError
+from ganrt.errors import Cancelled, GanrtError, ModelError
 from ganrt.files import storage_error
 from ganrt.generation import prepare
 from ganrt.ledger import Ledger
+from ganrt.manifest import withdraw
 from ganrt.planning import PlanOptions
 from ganrt.providers import gpus
 
@@ -52,6 +53,7 @@ def share_out(
     devices = _devices(str(request["device"]))
     k, m = job.machine
     shares = [(k + m * p, m * processes) for p in range(processes)]
+    made_root = not job.root.exists()
     try:
         # Refuses what has to be refused before any process starts, and leaves a ledger: that the folder is ganrt's.
         Ledger.claim(job.root, job.plan, shares[0], job.n, overwrite).close()
@@ -83,6 +85,9 @@ def share_out(
     errors = [child.error for child in children if child.error]
     told = [error for error in errors if not isinstance(error, Cancelled)]
     if told:
+        if isinstance(told[0], ModelError):
+            with contextlib.suppress(GanrtError, OSError):
+                withdraw(job.root, job.plan, shares, made_root)
         raise told[0]
     if errors:
         stopped = Cancelled("stopped before the end")

@@ -97,14 +97,11 @@ class Message:
     def text(self, number: int) -> str:
         """The text of a field that stands at most once; empty where it is left out."""
         value = self.payload(number)
-        if value is None:
-            return ""
-        if len(value) > MAX_TEXT:
-            raise Malformed(f"field {number} of {self.name} is a name of {len(value):,} bytes")
-        try:
-            return str(value, "utf-8")
-        except UnicodeDecodeError:
-            raise Malformed(f"field {number} of {self.name} is no UTF-8 text") from None
+        return "" if value is None else self._text(number, value)
+
+    def texts(self, number: int) -> list[str]:
+        """The text of each occurrence of a repeated field."""
+        return [self._text(number, value) for value in self.payloads(number)]
 
     def message(self, number: int, name: str) -> Message | None:
         """The message in a field that stands at most once, called ``name`` in errors; None where it is left out."""
@@ -134,6 +131,14 @@ class Message:
         if any(len(value) % _WIDTH[wire] for value in values):
             raise Malformed(f"field {number} of {self.name} has no multiple of {_WIDTH[wire]} bytes")
         return values[0] if len(values) == 1 else memoryview(b"".join(values))
+
+    def _text(self, number: int, value: memoryview) -> str:
+        if len(value) > MAX_TEXT:
+            raise Malformed(f"field {number} of {self.name} is a name of {len(value):,} bytes")
+        try:
+            return str(value, "utf-8")
+        except UnicodeDecodeError:
+            raise Malformed(f"field {number} of {self.name} is no UTF-8 text") from None
 
     def _expect(self, number: int, *wires: int) -> None:
         if self._wires.get(number, wires[0]) not in wires:

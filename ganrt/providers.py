@@ -22,6 +22,8 @@ from ganrt.errors import DeviceUnavailable, InferenceError, UsageError
 
 logger = logging.getLogger("ganrt")
 
+MEMORY = Path("/proc/meminfo")
+MEMORY_QUOTA = Path("/sys/fs/cgroup/memory.max")  # bytes (Linux, control groups v2)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of processor time in so many (Linux, control groups v2)
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -92,6 +94,20 @@ def cpu_count() -> int:
         return max(1, min(count, -(-quota // period)))
     except (OSError, ValueError, ZeroDivisionError):  # no control group, or "max": no quota
         return count
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that may still be taken: what the system says, and the limit of its container. Linux only."""
+    try:
+        lines = (line.split() for line in MEMORY.read_text().splitlines())
+        told = {name: int(count) << 10 for name, count, *_ in lines}
+        free = told["MemAvailable:"] + told["SwapFree:"]
+    except (OSError, ValueError, KeyError):
+        return None
+    try:
+        return min(free, int(MEMORY_QUOTA.read_text()))
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return free
 
 
 def parse_device(device: str) -> tuple[str, int]:
@@ -194,7 +210,8 @@ def _options(threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; what goes wrong is raised
+    # None but fatal ones: what goes wrong is raised, and a line of its own would show a stranger's names as they are.
+    options.log_severity_level = 4
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options
 
@@ -274,4 +291,5 @@ def load_error(error: Exception) -> InferenceError:
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 300 else line[:297] + "..."
+    line = line if len(line) <= 300 else line[:297] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # it may quote names out of the file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from ganrt.layouts import layout_of
@@ -72,7 +73,7 @@ def _part(plan: DatasetPlan, n: int) -> list[str]:
         lines += ["| --- | --- |" + (" --- |" if folders else "") + " --- |"]
         for name, count in plan.per_class(n).items():
             y = plan.class_names.index(name)
-            lines.append(f"| {y} | {_plain(name)} |" + (f" {folders[y]} |" if folders else "") + f" {count} |")
+            lines.append(f"| {y} | {_plain(name)} |" + (f" {_plain(folders[y])} |" if folders else "") + f" {count} |")
         lines.append("")
     return lines
 
@@ -190,4 +191,5 @@ def _quoted(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text of a foreign card as Markdown that shows it and does nothing else."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#!|~&$" else c for c in " ".join(text.split()))
+    shown = "".join(f"\\{c}" if c in "\\`*_{}[]<>#!|~&$:@" else c for c in " ".join(text.split()))
+    return re.sub(r"(?i)\bwww\.", r"www\.", shown)  # like : and @, part of what is made a link where nobody wrote one

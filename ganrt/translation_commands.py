@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import log_device, report_text, with_progress
+from ganrt.console import before_running, report_text, with_progress
 
 if TYPE_CHECKING:
     from ganrt.translation_planning import TranslationOptions
@@ -102,7 +102,7 @@ def _command(enlarging: bool) -> Callable[..., None]:
         from ganrt import translation
 
         run = translation.upscale if enlarging else translation.translate
-        log_device(quiet)
+        before_running(device, quiet)
         report = with_progress(
             lambda progress, cancel: run(
                 model,
