@@ -10,6 +10,7 @@ from PIL import Image
 
 MAX_PIXELS = 1 << 26  # of an encoded image: 8192x8192
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_MAX_SCANS = 100  # of a JPEG; as libtiff has it
 WHITE = (255, 255, 255)
 
 _ORIENTATION = 0x0112  # the Exif tag
@@ -66,6 +67,8 @@ def _header(data: bytes) -> tuple[Image.Image, int]:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"has {image.width}x{image.height} pixels; up to {MAX_PIXELS:,} are decoded")
+    if data[:2] == b"\xff\xd8" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ValueError(f"has {scans:,} scans; up to {_MAX_SCANS} are decoded")  # each is a pass over all pixels
     if image.format == "TIFF":  # Pillow turns it by itself
         return image, 1
     # Of a PNG Pillow would decode all to look for what may follow the pixels.

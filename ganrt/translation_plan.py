@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ganrt.decoding import MAX_PIXELS
 from ganrt.encode import FORMATS, RESAMPLE
 from ganrt.errors import UsageError
 from ganrt.names import MAX_STEM, file_stem, is_text, same_file
@@ -138,7 +139,7 @@ class TranslationPlan(DatasetPlan):
         if not all(isinstance(t, str) for t in texts):
             raise TypeError("texts expected")
         for side in plan.size or ():
-            require("size", side, 1, MAX_SIZE)
+            require("size", side, 1, MAX_PIXELS)
         require("scale", plan.scale, 1, MAX_SIZE)
         if len(plan.label_list) != (plan.count if plan.class_names else 0):
             raise ValueError("a label each expected")

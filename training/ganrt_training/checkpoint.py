@@ -18,8 +18,10 @@ from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
 from ganrt_training.gans import recipe_from_settings
+from ganrt_training.readers.source import shown
 from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import BEST
+from ganrt_training.torch_files import Damaged, Refused, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises TrainingError when the file holds anything else.
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises whatever the broken bytes make it raise
-        raise TrainingError(
-            f"{path}: not a checkpoint: {type(error).__name__}", "Remove it to start the run from its beginning."
-        ) from error
+        state = read_checkpoint(path)
+    except Refused as error:
+        why = f"it holds Python objects besides weights ({shown(str(error))})"
+    except (Damaged, OSError) as error:
+        why = shown(str(error))
+    else:
+        if isinstance(state, dict):
+            return state
+        why = f"it holds a {type(state).__name__}"
+    raise TrainingError(f"{path}: not a checkpoint: {why}", "Remove it to start the run from its beginning.")

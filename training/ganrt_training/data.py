@@ -90,7 +90,10 @@ def read_images(
             raise UsageError(f"{name} {value!r}", f"Expected {' or '.join(str(c) for c in choices if c)}.")
     behind = colour(background)
     with ExitStack() as stack:
-        source = _source(Path(path), split, stack)
+        try:
+            source = _source(Path(path), split, stack)
+        except MemoryError as error:
+            raise TrainingError(f"{path}: does not fit into memory", "Take fewer images.") from error
         _check_names(source.class_names, path)
         show = progress or (lambda done, total: None)
         try:
