@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_folders_of_pipes_links_and_depths(run: Confined, model: Path, tally: Ta
         for outcome, says in zip(read_both(run, model, images, True), expected, strict=True):
             told(tally, "pipes, devices and links among images", kind,
                  outcome.complaint(says, None if says is None else str(images)))  # fmt: skip
+        subprocess.run(["rm", "-r", images], check=True)  # shutil would go too deep
 
 
 # Names --------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
 from ganrt_training.gans import recipe_from_settings
-from ganrt_training.readers.source import shown
+from ganrt_training.readers.source import check_file, shown
 from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import BEST
 from ganrt_training.torch_files import Damaged, Refused, read_checkpoint
@@ -47,6 +47,7 @@ def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str,
 
 def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The weights and their metadata. Raises TrainingError when the file is no snapshot."""
+    check_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -147,6 +148,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises TrainingError when the file holds anything else.
     """
+    check_file(path)
     try:
         state = read_checkpoint(path)
     except Refused as error:

@@ -33,6 +33,7 @@ from ganrt_training.readers.source import (
     Labels,
     Pixels,
     Unusable,
+    check_file,
     shown,
     unreadable,
 )
@@ -116,6 +117,7 @@ def _source(path: Path, split: str, stack: ExitStack) -> Encoded | ImageData:
             if is_mnist_family(files):
                 return read_mnist_family(path, split)
             return read_cifar(path, split) if is_cifar(files) else read_folder(path, split)
+        check_file(path)
         with open(path, "rb") as file:
             start = file.read(512)
         if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):

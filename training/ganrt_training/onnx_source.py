@@ -18,6 +18,7 @@ from ganrt.errors import TrainingError
 from ganrt.providers import runtime
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input
+from ganrt_training.readers.source import check_file
 
 _NEWEST_OPSET = 20
 _TYPES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
@@ -29,6 +30,7 @@ def open_onnx(path: Path) -> Foreign:
 
     Where its N is a number, the graph is made to take any. Raises TrainingError for a file that is something else.
     """
+    check_file(path)
     try:
         model = onnx.load(path)
         original = model.SerializeToString()

@@ -25,6 +25,7 @@ from torch import Tensor
 _MAGIC = 0x1950A86A20F9469CFC6C  # of files of PyTorch before 1.6
 _PROTOCOL = 1001
 _MAX_REPEATED = 1 << 26  # bytes of a tensor that says the same numbers again and again
+_MAX_AXES = 64
 _MAX_KEY = 100  # parts of a tuple that is a key
 _DTYPES = {
     "Float": torch.float32,
@@ -115,7 +116,7 @@ def read_checkpoint(path: Path) -> Any:
             start = file.read(4)
             size = file.seek(0, 2)
             file.seek(0)
-            return _of_zip(file, size) if start == b"PK\x03\x04" else _of_stream(file, size)
+            return _of_zip(file, size) if start == b"PK\x03\x04" else _of_stream(_Bounded(file, size), size)
     except (Refused, Damaged, OSError):
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
@@ -155,7 +156,20 @@ def _of_zip(file: IO[bytes], size: int) -> Any:
             return _Machine(storage).run(data)
 
 
-def _of_stream(file: IO[bytes], size: int) -> Any:
+class _Bounded:
+    """A file, of which no more is asked than there is: Python makes room for what is asked."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        if count > self._size - self._file.tell():
+            raise Damaged("ends early")
+        return self._file.read(count)
+
+
+def _of_stream(file: Any, size: int) -> Any:
     """Before PyTorch 1.6: three pickles of what it is, one of the object, one of the storages' keys, the storages."""
     asked: dict[str, torch.UntypedStorage] = {}
     left = size
@@ -171,9 +185,9 @@ def _of_stream(file: IO[bytes], size: int) -> Any:
     def none(key: str, count: int) -> torch.UntypedStorage:
         raise Damaged("has a tensor where none belongs")
 
-    magic, protocol, _ = (_Machine(none).run(file) for _ in range(3))
-    if magic != _MAGIC or protocol != _PROTOCOL:
+    if _Machine(none).run(file) != _MAGIC or _Machine(none).run(file) != _PROTOCOL:
         raise Damaged("is none of PyTorch's files")
+    _Machine(none).run(file)  # of the system that wrote it
     machine = _Machine(storage)
     found = machine.run(file)
     for key in _expect(_Machine(none).run(file), list):
@@ -181,11 +195,8 @@ def _of_stream(file: IO[bytes], size: int) -> Any:
         count = int.from_bytes(file.read(8), "little") * dtype.itemsize
         if count != into.nbytes():
             raise Damaged(f"has another number of bytes for storage {key!r:.40} than it says")
-        data = file.read(count)
-        if len(data) != count:
-            raise Damaged("ends early")
         if count:
-            into.copy_(_filled(bytearray(data)))
+            into.copy_(_filled(bytearray(file.read(count))))
     if asked:
         raise Damaged(f"lacks the numbers of storage {next(iter(asked))!r:.40}")
     return found
@@ -311,6 +322,8 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
 def _tensor(storage: _Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any) -> Tensor:
     sizes, strides = (tuple(_expect(number, int) for number in _expect(v, tuple)) for v in (size, stride))
     last = _expect(offset, int) + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+    if len(sizes) > _MAX_AXES:
+        raise Damaged(f"has a tensor of {len(sizes):,} axes")
     if min((offset, *sizes, *strides)) < 0:
         raise Damaged(f"has a tensor of shape {list(sizes)!r:.60} at {offset}")
     if 0 not in sizes and (last + 1) * dtype.itemsize > storage.bytes.nbytes():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ganrt.errors import TrainingError, UsageError
-from ganrt_training.readers.source import shown
+from ganrt_training.readers.source import check_file, shown
 from ganrt_training.torch_files import Damaged, Refused, TorchScript, read_checkpoint
 
 _MAX_DEPTH = 4  # of dicts in a checkpoint
@@ -96,6 +96,7 @@ _COUNTER = "num_batches_tracked"  # older PyTorch did not save it, and inference
 
 def _read(path: Path) -> Any:
     """What a checkpoint holds, as data. Raises TrainingError."""
+    check_file(path)
     if path.suffix.lower() == ".safetensors":
         try:
             return load_file(path, device="cpu")

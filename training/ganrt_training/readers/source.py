@@ -84,6 +84,12 @@ def unreadable(path: Path | str, error: Exception) -> TrainingError:
     return TrainingError(f"{shown(str(path))}: cannot be read: {reason}", "Get the file again, or make it readable.")
 
 
+def check_file(path: Path) -> None:
+    """Raises TrainingError for a pipe, which would be waited for, and a device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise TrainingError(f"{path}: is no file", "A folder, a pipe or a device is not read: name a file.")
+
+
 def read_whole(path: Path | str) -> bytes:
     """A file's bytes. Raises Unusable when they are more than MAX_FILE, TrainingError when the system refuses."""
     try:
