@@ -23,6 +23,8 @@ from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import BEST
 from ganrt_training.torch_files import Damaged, Refused, read_checkpoint
 
+_DIGEST = "digest"  # in a snapshot's metadata; older ones have none
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -40,9 +42,18 @@ class Trained:
 
 
 def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    """Weights as safetensors, with ``about`` in its metadata."""
+    """Weights as safetensors, with ``about`` in its metadata, and a digest of both: the format has none."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_synced(path, safetensors.torch.save(tensors, metadata=about))
+    metadata = about | {_DIGEST: _digest(tensors, about)}
+    write_synced(path, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def _digest(weights: dict[str, torch.Tensor], about: dict[str, str]) -> str:
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{state.hexdigest()}"
 
 
 def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -50,11 +61,17 @@ def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     check_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path}: not a snapshot: {error}", "Expected a safetensors file of a run folder."
         ) from None
+    if (digest := about.pop(_DIGEST, None)) is not None and digest != _digest(weights, about):
+        raise TrainingError(
+            f"{path}: has changed since it was written: its digest is another", "Use another snapshot of the run."
+        )
+    return weights, about
 
 
 def find_snapshot(source: Path) -> Path:

@@ -13,8 +13,12 @@ from PIL import Image
 
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
+from ganrt_training.readers.source import check_file
 
 RECIPE, STATS, CHECKPOINT, BEST = "recipe.json", "stats.jsonl", "checkpoint.pt", "best.safetensors"
+
+
+_FIGURES = ("kimg", "quality", "diversity", "real_accuracy", "fake_accuracy")  # that a run looks back at
 
 
 def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
@@ -24,14 +28,15 @@ def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
     """
     path = run_dir / RECIPE
     text = json.dumps(about, indent=1) + "\n"
+    check_file(path)
     if not path.is_file():
         if write:
             run_dir.mkdir(parents=True, exist_ok=True)
             write_synced(path, text.encode())
-    elif (there := path.read_text(encoding="utf-8")) != text:
+    elif (there := path.read_bytes()) != text.encode():
         try:
             old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise TrainingError(
                 f"{path} is not what a run writes ({type(error).__name__})", "Name another --run-dir."
             ) from None
@@ -43,13 +48,30 @@ def claim(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> None:
 
 
 def read_stats(path: Path, step: int) -> list[dict[str, Any]]:
-    """The ticks up to a step; drops from the file what a run wrote after its last checkpoint."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+    """The ticks up to a step; drops from the file what a run wrote after its last checkpoint.
+
+    Raises TrainingError for a line that is no tick.
+    """
+    check_file(path)
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    whole = [(line, _tick(path, number, line)) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
     kept = [(line, tick) for line, tick in whole if tick["step"] <= step]
     if len(kept) != len(lines):
-        write_synced(path, "".join(line for line, _ in kept).encode())
+        write_synced(path, b"".join(line for line, _ in kept))
     return [tick for _, tick in kept]
+
+
+def _tick(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        tick = json.loads(line)
+        if type(tick["step"]) is not int or not all(isinstance(tick.get(name, 0.0), (int, float)) for name in _FIGURES):
+            raise TypeError
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise TrainingError(
+            f"{path}: line {number} is no tick of a run", "Remove the line, or the file: only the report needs it."
+        ) from None
+    assert isinstance(tick, dict)
+    return tick
 
 
 def add_stats(path: Path, step: int, stats: dict[str, Any]) -> None:
