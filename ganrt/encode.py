@@ -60,7 +60,8 @@ def to_mode(images: Pixels, mode: str) -> Pixels:
 def decode(data: bytes) -> Pixels:
     """An encoded image as uint8 [H, W, C]. Raises OSError or ValueError when it is none."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        # No other kind: Pillow would give PostScript to a program.
+        with Image.open(io.BytesIO(data), formats=[name.upper() for name in FORMATS]) as image:
             pixels = np.asarray(image)
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error

@@ -12,6 +12,7 @@ from ganrt.errors import StorageError, StorageFull
 
 PART = ".part"
 CHUNK = 1 << 20
+_BINARY, _NO_LINK = getattr(os, "O_BINARY", 0), getattr(os, "O_NOFOLLOW", 0)
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -34,10 +35,15 @@ def file_digest(path: Path, start: int = 0, length: int | None = None) -> str:
     return state.hexdigest()
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener for ``open``: a link is an error, lest what it leads to, outside of a dataset, be written over."""
+    return os.open(path, flags | _NO_LINK, 0o666)
+
+
 def write_loose(path: str, data: bytes) -> None:
     """Writes one of many small files: whole under its name, or not there. Not synced."""
     part = path + PART
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY | _NO_LINK, 0o666)
     try:
         written = os.write(file, data)
         while written < len(data):
@@ -54,7 +60,7 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a file, given whole or in pieces, that survives a power cut whole, or is not there."""
     part = path.with_name(path.name + PART)
     try:
-        with open(part, "wb") as file:
+        with open(part, "wb", opener=no_link) as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -99,6 +105,7 @@ def storage_error(error: OSError) -> StorageError:
     hints = {
         errno.EACCES: "Choose a folder that you may write to.",
         errno.EPERM: "Choose a folder that you may write to.",
+        errno.ELOOP: "It is a link, or lies behind links that lead to themselves: remove it.",
         errno.EROFS: "Choose a folder on a file system that is not read-only.",
         errno.ENOENT: "Was the folder removed during the run? Give the same command again.",
         errno.EFBIG: "A limit on file sizes is set (ulimit -f); raise it or use a smaller --shard-size.",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ganrt.errors import DatasetLocked, DatasetMismatch, UsageError
-from ganrt.files import sync_folder
+from ganrt.files import no_link, sync_folder
 from ganrt.layouts import layout_of
 from ganrt.parts import MANIFEST, README, VERSION, Machine, Part, called, ledger_name, machine_of, read_parts, says
 from ganrt.shards import DatasetPlan, Record, class_folders
@@ -52,7 +52,7 @@ class Ledger:
             remove_part(root, plan.part)
         path = root / ledger_name(plan.part, machine)
         # Unbuffered: nothing of a line that did not fit may be written later.
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        file = open(path, "a+b", buffering=0, opener=no_link)  # noqa: SIM115 - closed by close()
         ledger = cls(path, file, Part(plan))
         try:
             # Whoever removed or replaced the file since it was opened has the lock of the new one.

@@ -116,7 +116,7 @@ def idx_of(*sizes: int) -> bytes:
 
 IDX_BOMB, IDX_LIES = "IDX bomb", "IDX header that lies"
 IDX = (
-    Case(IDX_BOMB, lambda f: idx(f, gzipped_zeros(idx_of(48, 8192, 8192), 3072)), "unpacks to"),
+    Case(IDX_BOMB, lambda f: idx(f, gzipped_zeros(idx_of(48, 8192, 8192), 3072)), "to fill the memory"),
     Case(IDX_BOMB, lambda f: idx(f, gzipped_zeros(idx_of(1, 28, 28), 10 << 10)), "holds more"),
     Case(
         "IDX bomb", lambda f: idx(f, gzip.compress(gzip.compress(idx_of(1, 28, 28) + bytes(784)))), "starts with 1f8b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import logging
@@ -125,7 +126,8 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
     try:
         with _quiet(), keras.device("cpu"), tempfile.TemporaryDirectory() as folder:
             with keras.device("meta"):  # shapes only: whatever the description asks for, nothing is allocated
-                _check_sizes(keras.saving.deserialize_keras_object(file.config, safe_mode=True), file, where)
+                shapes = keras.saving.deserialize_keras_object(copy.deepcopy(file.config), safe_mode=True)
+            _check_sizes(shapes, file, where)
             model = keras.saving.deserialize_keras_object(file.config, safe_mode=True)
             if not model.built or not getattr(model, "inputs", None):
                 raise TrainingError(

@@ -64,7 +64,7 @@ def read_idx(path: Path) -> Pixels:
             if not 0 < size <= 1 << 32:
                 raise wrong(f"promises shape {shape}")
             if gzipped and is_bomb(size, packed):
-                raise wrong(f"unpacks to {size:,} bytes from {packed:,}, which is meant to fill the memory")
+                raise wrong(f"promises {size:,} bytes, packed into {packed:,}: it may be meant to fill the memory")
             # One byte more than promised is asked for, so that memory is bounded by what the file holds.
             data = bytearray()
             while len(data) <= size and (chunk := file.read(min(size + 1 - len(data), 1 << 24))):
