@@ -66,7 +66,8 @@ class Folder:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
-        return decode((root / self.names(shard)[index - shard.start]).read_bytes())
+        pixels = self._plan.pixels
+        return decode((root / self.names(shard)[index - shard.start]).read_bytes(), pixels and pixels[:2])
 
     def pattern(self) -> str:
         return f"*/*{self._end}" if self._plan.labelled else f"*{self._end}"

@@ -135,7 +135,7 @@ class WebDataset:
         offset, size = where[f"{self._stem}{index:08d}.{self._end}"]
         with open(path, "rb") as file:
             file.seek(offset)
-            return decode(file.read(size))
+            return decode(file.read(size), self._plan.pixels and self._plan.pixels[:2])
 
     def pattern(self) -> str:
         return "*.tar"

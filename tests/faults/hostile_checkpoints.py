@@ -39,7 +39,7 @@ def payloads(canary: Path) -> dict[str, bytes]:
         "REDUCE": b"\x80\x02" + called("os", "system", text(shell)) + b".",
         "REDUCE of eval": b"\x80\x02" + called("builtins", "eval", text(code)) + b".",
         "REDUCE of Python 2's name": b"\x80\x02" + called("__builtin__", "eval", text(code)) + b".",
-        "REDUCE of a dotted name": b"\x80\x04" + text("os") + text("path.os.system") + b"\x93" + text(shell) + b"\x85R.",
+        "REDUCE of a dotted name": b"\x80\x04" + text("os") + text("path.os.system") + b"\x93" + given + b"\x85R.",
         "STACK_GLOBAL": b"\x80\x04" + text("posix") + text("system") + b"\x93" + text(shell) + b"\x85R.",
         "INST": b"(" + text(shell) + b"ios\nsystem\n.",
         "OBJ": b"(cos\nsystem\n" + text(shell) + b"o.",
@@ -151,7 +151,7 @@ HUGE = 1 << 40
 TORCH = (
     Case(BOMB, torch_zip(tensor(), Member(b"archive/data/0", zeros(3072), 8, 3 << 30)), "is compressed"),
     Case(BOMB, torch_zip(tensor(), Member(b"archive/data/0", zeros(64), 0, 64 << 20)), "is compressed"),
-    Case(BOMB, written("weights.pth", lambda: zip_of(Member(b"archive/data.pkl", zeros(3072), 8, 3 << 30))), "compressed"),
+    Case(BOMB, written("x.pth", lambda: zip_of(Member(b"archive/data.pkl", zeros(3072), 8, 3 << 30))), "compressed"),
     Case(BOMB, torch_zip(tensor(), *(stored(f"archive/data/{k}".encode(), bytes(9999), offset=0) for k in range(9)),
                          NUMBERS), "twice"),
     Case(BOMB, torch_zip(tensor(1, (1 << 12, 1 << 12, 1 << 8), (0, 0, 0))), "repeats its numbers"),
@@ -231,11 +231,11 @@ SAFETENSORS = (
 )  # fmt: skip
 
 
-def torch_bytes(value: Any) -> bytes:
+def torch_bytes(value: Any, **options: Any) -> bytes:
     import torch
 
     buffer = io.BytesIO()
-    torch.save(value, buffer)
+    torch.save(value, buffer, **options)
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def cut(format: str, share: float) -> bytes:
+    data = saved(NOISE, format)
+    return data[: max(20, int(len(data) * share))]
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -98,8 +104,8 @@ READ: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 # What cannot be: name → bytes, what is said.
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
-    **{f"cut {kind}": (lambda kind=kind: (data := saved(NOISE, kind))[: len(data) * 2 // 3], "") for kind in KINDS},
-    **{f"only the start of a {kind}": (lambda kind=kind: saved(NOISE, kind)[:20], "") for kind in KINDS},
+    **{f"cut {kind}": (partial(cut, kind, 2 / 3), "") for kind in KINDS},
+    **{f"only the start of a {kind}": (partial(cut, kind, 0.02), "") for kind in KINDS},
     "100 million pixels": (lambda: saved(Image.new("1", (10_000, 10_000))), "has 10000x10000 pixels; up to 67,108,864"),
     "65,500 pixels square": (lambda: png_of(65_500, 65_500, PIXELS), "exceeds limit"),
     "8000x8000 that are 8x8": (lambda: png_of(8000, 8000, PIXELS), "truncated"),
@@ -185,7 +191,9 @@ FOLDERS: dict[str, tuple[list[Folder], str | None, str | None]] = {
 NAMES = (
     "cafe\u0301", "caf\u00e9", " ", "  lead", "trail ", "-rf", "--help", ".hidden", "..hidden", "...", "a..", "é" * 127,
     "n" * 255, "n" * 196, "CAT", "cat", "a:b", "a_b", "a?b", "a\nb", "a\tb", "a\x7f", "\x1b[31mred", "\u202egnp.exe",
-    "\u200bzero", "\ud800", os.fsdecode(b"\xff\xfe"), "con", "CON", "nul.txt", "com1", "aux ", "README.md", "ganrt.json",
+    "\u200bzero", "\ud800", os.fsdecode(b"\xff\xfe"), "con", "CON", "nul.txt", "com1", "aux ", "README.md",
+    "ganrt.json",
     "ganrt.ledger", "metadata.csv", "__pycache__", "$(touch x)", "`id`", "a'b\"c", "%2e%2e%2f", "~", "*", "\\", "C:",
-    "猫", "🐱", "a&b<c>", "train", "images.npy", "000000", "{0}", "%s", "\ufeff", "a\u00a0b", "𝕮𝖆𝖙", "ﬁ", "İ", "ß", "SS",
+    "猫", "🐱", "a&b<c>", "train", "images.npy", "000000", "{0}", "%s", "\ufeff", "a\u00a0b", "ﬁ", "İ", "ß", "SS",
+    "𝕮𝖆𝖙",
 )  # fmt: skip

@@ -77,3 +77,9 @@ def onnx_file(path: Path) -> str:
 
     foreign = open_onnx(path)
     return str(foreign.run(*(np.zeros((1, *i.shape), i.dtype) for i in foreign.inputs)).shape)
+
+
+def look_at(dataset: Path, out: Path) -> str:
+    """Draws a dataset's images and explains one, as ``ganrt preview`` and ``ganrt explain`` do."""
+    ganrt.preview(dataset, out)
+    return str(ganrt.explain(dataset, 0))[:100]

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,9 +145,10 @@ def test_a_checkpoint_may_hold_what_scripts_save_besides(run: Confined, tmp_path
 
     about = {"args": argparse.Namespace(lr=1), "best": np.float64(3), "size": torch.Size([1]), "dtype": torch.float16}
     state = {"w": torch.nn.Parameter(torch.ones(2, 2))}
-    for number, options in enumerate(
-        [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}, {"pickle_protocol": 5}]
-    ):
+    ways: list[dict[str, Any]] = [
+        {}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}, {"pickle_protocol": 5}
+    ]  # fmt: skip
+    for number, options in enumerate(ways):
         torch.save({"net": state, **about}, tmp_path / f"{number}.pth", **options)
         assert run(reading.weights, tmp_path / f"{number}.pth").text == "'net'"
     (tmp_path / "x.pth").write_bytes(pickle.dumps({"w": [1.0]}))

@@ -29,8 +29,29 @@ from tests.pictures import folder_of, translate, translator_file
 few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
 # Names as people and attackers give them: pieces that mean something to some system, put together.
-PIECES = ("..", ".", "/", "\\", "~", "C:", "con", "nul", "\0", "\n", "\x1b", "\u202e", "\ud800", "a", "B", "é", "e\u0301",
-          " ", "-", "_", "ganrt", ".ledger", ".part", "README.md", "metadata.csv", "images.npy", "%2f", "$(x)", "x" * 99)  # fmt: skip
+PIECES = (
+    *(
+        "..",
+        ".",
+        "/",
+        "\\",
+        "~",
+        "C:",
+        "con",
+        "nul",
+        "\0",
+        "\n",
+        "\x1b",
+        "\u202e",
+        "\ud800",
+        "a",
+        "B",
+        "é",
+        "e\u0301",
+        " ",
+    ),
+    *("-", "_", "ganrt", ".ledger", ".part", "README.md", "metadata.csv", "images.npy", "%2f", "$(x)", "x" * 99),
+)
 names = st.one_of(
     st.text(max_size=12),
     st.sampled_from(NAMES),
@@ -53,7 +74,8 @@ def leads_out(name: str) -> str | None:
 def plan_of(**changes: Any) -> Plan:
     values: dict[str, Any] = {
         "part": "", "model": "m", "model_digest": "0" * 64, "class_names": (), "width": 8, "height": 8, "channels": 3,
-        "seed": 0, "start": 0, "classes": (), "psi": None, "latent_std": 1.0, "size": None, "resample": None, "mode": "rgb",
+        "seed": 0, "start": 0, "classes": (), "psi": None, "latent_std": 1.0, "size": None, "resample": None,
+        "mode": "rgb",
         "layout": "folder", "format": "png", "quality": None, "mark": True, "shard_size": 4, "batch": 4,
     }  # fmt: skip
     return Plan(**(values | changes))
@@ -62,7 +84,8 @@ def plan_of(**changes: Any) -> Plan:
 def translation_of(**changes: Any) -> TranslationPlan:
     values: dict[str, Any] = {
         "model": "m", "model_digest": "0" * 64, "class_names": (), "in_channels": 3, "channels": 3, "scale": 1,
-        "names": (), "label_list": (), "inputs": "0" * 32, "size": (8, 8), "resize": None, "resample": None, "tile": None,
+        "names": (), "label_list": (), "inputs": "0" * 32, "size": (8, 8), "resize": None, "resample": None,
+        "tile": None,
         "overlap": None, "multiple": 1, "layout": "folder", "format": "png", "quality": None, "mark": True,
         "shard_size": 4, "batch": 4,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Run folders of training that are damaged, mixed up or tampered with: each fault is named, and nothing written over."""
+"""Run folders of training that are damaged, mixed up or tampered with: each is named, nothing written over."""
 
 from __future__ import annotations
 

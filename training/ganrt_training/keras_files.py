@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ganrt.errors import MissingExtra, TrainingError
+from ganrt.errors import GanrtError, MissingExtra, TrainingError
 from ganrt.lookalikes import looks_like
 from ganrt_training.keras_config import checked_config
 from ganrt_training.readers.source import is_bomb
@@ -132,7 +132,9 @@ def _with_hdf5(data: bytes, where: str, take: Callable[[Any], Any]) -> Any:
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             return take(file)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except GanrtError:
+        raise
+    except Exception as error:  # HDF5 and h5py raise errors of all types on damaged files
         _refuse(where, f"is damaged: {error!s:.200}", _AGAIN)
 
 
