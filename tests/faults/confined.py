@@ -138,7 +138,7 @@ def _serve(modules: list[str]) -> None:
         if not child:
             os.close(reading)
             null = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1):
+            for number in (0, 1, 2):  # libtiff and others tell there what they meet
                 os.dup2(null, number)
             _child(writing, call)
             os._exit(0)

@@ -23,8 +23,6 @@ from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import BEST
 from ganrt_training.torch_files import Damaged, Refused, read_checkpoint
 
-_DIGEST = "digest"  # in a snapshot's metadata; older ones have none
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -42,14 +40,20 @@ class Trained:
 
 
 def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    """Weights as safetensors, with ``about`` in its metadata, and a digest of both: the format has none."""
+    """Weights as safetensors, with ``about`` in its metadata.
+
+    ``run`` in it, JSON, gets a digest, as the format has none; within it, since several entries come in any order.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    metadata = about | {_DIGEST: _digest(tensors, about)}
-    write_synced(path, safetensors.torch.save(tensors, metadata=metadata))
+    run = json.loads(about["run"])
+    told = json.dumps(run | {"digest": _digest(tensors, run)})
+    write_synced(path, safetensors.torch.save(tensors, metadata=about | {"run": told}))
 
 
-def _digest(weights: dict[str, torch.Tensor], about: dict[str, str]) -> str:
-    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def _digest(weights: dict[str, torch.Tensor], run: dict[str, Any]) -> str:
+    """Of the weights and of what is said of them."""
+    rest = {key: value for key, value in run.items() if key != "digest"}
+    state = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -67,7 +71,12 @@ def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise TrainingError(
             f"{path}: not a snapshot: {error}", "Expected a safetensors file of a run folder."
         ) from None
-    if (digest := about.pop(_DIGEST, None)) is not None and digest != _digest(weights, about):
+    try:
+        run = json.loads(about["run"])
+        changed = "digest" in run and run["digest"] != _digest(weights, run)  # older ones have none
+    except (KeyError, TypeError, ValueError, RecursionError):
+        changed = False  # whoever needs it says what is wrong
+    if changed:
         raise TrainingError(
             f"{path}: has changed since it was written: its digest is another", "Use another snapshot of the run."
         )
