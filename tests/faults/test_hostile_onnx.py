@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def lying(*dims: int) -> bytes:
 
 
 def chain() -> bytes:
-    names = ["z", *(f"t{k}" for k in range(100_000)), "y"]
-    nodes = [helper.make_node("Erf", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    names = ["z", *(f"t{k}" for k in range(30_000)), "y"]
+    nodes = [helper.make_node("Erf", [a], [b]) for a, b in pairwise(names)]
     return bytes(model(*nodes).SerializeToString())
 
 
@@ -74,7 +75,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
     "a tensor below zero": (LIES, lambda: lying(-4, -4), "x.onnx"),
     "a circle": (LIES, lambda: bytes(model(helper.make_node("Identity", ["y"], ["x"]),
                                            helper.make_node("Identity", ["x"], ["y"])).SerializeToString()), "x.onnx"),
-    "a hundred thousand nodes": (LIES, chain, "100,001 nodes"),
+    "thirty thousand nodes": (LIES, chain, "30,001 nodes"),
     "no bytes": (LIES, lambda: b"", "x.onnx"),
     "zeros": (LIES, lambda: bytes(1000), "x.onnx"),
     "a field of two gigabytes": (LIES, lambda: b"\x3a\xff\xff\xff\x7f", "x.onnx"),
