@@ -35,9 +35,11 @@ def file_digest(path: Path, start: int = 0, length: int | None = None) -> str:
     return state.hexdigest()
 
 
-def no_link(path: str, flags: int) -> int:
-    """An opener for ``open``: a link is an error, lest what it leads to, outside of a dataset, be written over."""
-    return os.open(path, flags | _NO_LINK, 0o666)
+def no_link(path: Path) -> Path:
+    """The path. Raises OSError where it is a link, lest what it leads to, outside of a dataset, be written over."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return path
 
 
 def write_loose(path: str, data: bytes) -> None:
@@ -60,7 +62,7 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a file, given whole or in pieces, that survives a power cut whole, or is not there."""
     part = path.with_name(path.name + PART)
     try:
-        with open(part, "wb", opener=no_link) as file:
+        with open(no_link(part), "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())

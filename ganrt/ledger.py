@@ -52,7 +52,7 @@ class Ledger:
             remove_part(root, plan.part)
         path = root / ledger_name(plan.part, machine)
         # Unbuffered: nothing of a line that did not fit may be written later.
-        file = open(path, "a+b", buffering=0, opener=no_link)  # noqa: SIM115 - closed by close()
+        file = open(no_link(path), "a+b", buffering=0)  # noqa: SIM115 - closed by close()
         ledger = cls(path, file, Part(plan))
         try:
             # Whoever removed or replaced the file since it was opened has the lock of the new one.

@@ -45,7 +45,7 @@ class Npy:
         final, part = root / self._images, root / (self._images + PART)
         if final.exists():
             os.replace(final, part)
-        with open(part, "ab", opener=no_link):
+        with open(no_link(part), "ab"):
             pass
 
     def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Rows:
@@ -63,7 +63,7 @@ class Npy:
             if n and not (final.is_file() and final.stat().st_size >= size):
                 return  # images are gone; never make it look whole
             self.prepare(root)
-        with open(part, "r+b", opener=no_link) as file:
+        with open(no_link(part), "r+b") as file:
             file.writelines(beginning)
             file.truncate(size)
             file.flush()
@@ -125,7 +125,7 @@ class _Rows:
     def __init__(self, path: Path, offset: int, shard: Shard) -> None:
         self._shard, self._size = shard, 0
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._file = open(path, "r+b", buffering=0, opener=no_link)  # noqa: SIM115 - closed by close() or abort()
+        self._file = open(no_link(path), "r+b", buffering=0)  # noqa: SIM115 - closed by close() or abort()
         self._file.seek(offset)
 
     def stage(self, batch: Batch) -> Staged:

@@ -164,7 +164,7 @@ class _Archive:
         self._size = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._file = open(self._part, "wb", buffering=0, opener=no_link)  # noqa: SIM115 - closed by close() or abort()
+        self._file = open(no_link(self._part), "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
 
     def stage(self, batch: Batch) -> Staged:
         return Staged(batch.images, self._members(batch))

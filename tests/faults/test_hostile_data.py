@@ -87,7 +87,7 @@ only_training = pytest.mark.parametrize(
 
 @only_training
 def test_unusual_images_are_read(both: bool, run: Confined, model: Path, tally: Tally, tmp_path: Path) -> None:
-    for kind, (name, data) in READ.items():
+    for kind, (name, data) in list(READ.items())[:: 1 if both else 2]:
         (tmp_path / kind).mkdir()
         for outcome in read_both(run, model, one_image(tmp_path / kind, name, data()), both):
             told(tally, "unusual image is read", kind, outcome.complaint(None))
@@ -95,7 +95,7 @@ def test_unusual_images_are_read(both: bool, run: Confined, model: Path, tally: 
 
 @only_training
 def test_broken_images_are_named(both: bool, run: Confined, model: Path, tally: Tally, tmp_path: Path) -> None:
-    for kind, (data, says) in BROKEN.items():
+    for kind, (data, says) in list(BROKEN.items())[:: 1 if both else 2]:
         (tmp_path / kind).mkdir()
         images = one_image(tmp_path / kind, "x.png", data())
         for outcome in read_both(run, model, images, both):
@@ -103,13 +103,16 @@ def test_broken_images_are_named(both: bool, run: Confined, model: Path, tally: 
         assert not (images.parent / "out").exists()
 
 
-def test_folders_of_pipes_links_and_depths(run: Confined, model: Path, tally: Tally, tmp_path: Path) -> None:
+@only_training
+def test_folders_of_pipes_links_and_depths(
+    both: bool, run: Confined, model: Path, tally: Tally, tmp_path: Path
+) -> None:
     for kind, (makers, *expected) in FOLDERS.items():
         images = tmp_path / kind / "in"
         images.mkdir(parents=True)
         for make in makers:
             make(images)
-        for outcome, says in zip(read_both(run, model, images, True), expected, strict=True):
+        for outcome, says in zip(read_both(run, model, images, both), expected, strict=False):
             told(tally, "pipes, devices and links among images", kind,
                  outcome.complaint(says, None if says is None else str(images)))  # fmt: skip
         subprocess.run(["rm", "-r", images], check=True)  # shutil would go too deep
@@ -136,7 +139,7 @@ def unfit(name: str) -> str | None:
 @only_training
 def test_strange_names(as_class: bool, both: bool, run: Confined, model: Path, tally: Tally, tmp_path: Path) -> None:
     row = "strange name of a class folder" if as_class else "strange name of a file"
-    for number, name in enumerate(NAMES):
+    for number, name in enumerate(NAMES if both else NAMES[::3]):
         folder = tmp_path / f"{number}"
         inside = folder / "in" / ("c" if not as_class else name)
         if not can_be(name) or not can_be(name if as_class else f"{name}.png"):
@@ -155,6 +158,7 @@ def test_strange_names(as_class: bool, both: bool, run: Confined, model: Path, t
         shutil.rmtree(folder)
 
 
+@pytest.mark.faults
 def test_names_that_are_one_on_some_system(run: Confined, model: Path, tally: Tally, tmp_path: Path) -> None:
     pairs = [("CAT", "cat", True), ("a:b", "a?b", True), ("con", "con_", True), ("é", "è", True),
              ("caf\u00e9", "cafe\u0301", False), ("..a", "_.a", False), ("ß", "SS", False)]  # fmt: skip

@@ -82,6 +82,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.faults
 def test_files_of_onnx(tally: Tally, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(np.ones(768, np.float32).tobytes())
     (tmp_path / "link.bin").symlink_to("/etc/passwd")

@@ -29,7 +29,9 @@ TODAY = int(time.time()) // 86_400 * 1_000_000
 
 
 @pytest.mark.parametrize(
-    ("seconds", "first"), [(0.1, 0), pytest.param(3.0, FIRST or TODAY, marks=pytest.mark.faults)], ids=["short", "long"]
+    ("seconds", "first"),
+    [(0.05, 0), pytest.param(3.0, FIRST or TODAY, marks=pytest.mark.faults)],
+    ids=["short", "long"],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_changed_at_random_is_read_or_named(

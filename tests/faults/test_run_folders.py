@@ -206,7 +206,9 @@ def test_a_run_folder_that_was_changed_is_told_and_left_as_it_is(half_run: Path,
         refused(tally, ROW, run, names, what)
 
 
-@pytest.mark.parametrize("recipe", ["dcgan_28", "mlp_28", "wgan_28"])
+@pytest.mark.parametrize(
+    "recipe", ["mlp_28", *(pytest.param(name, marks=pytest.mark.faults) for name in ("dcgan_28", "wgan_28"))]
+)
 def test_the_checkpoint_of_another_run_is_told(recipe: str, half_run: Path, tally: Tally, tmp_path: Path) -> None:
     train(quick_recipe(recipe, "width=3"), quick_data(), tmp_path / "other", minutes=0)
     run = copied(half_run, tmp_path / "run")
@@ -214,6 +216,7 @@ def test_the_checkpoint_of_another_run_is_told(recipe: str, half_run: Path, tall
     refused(tally, MIXED, run, CHECKPOINT, recipe)
 
 
+@pytest.mark.faults
 def test_what_only_the_report_needs_may_be_missing_or_broken(half_run: Path, tally: Tally, tmp_path: Path) -> None:
     for what in (STATS, "report.html", "best.safetensors"):
         run = copied(half_run, tmp_path / "run")
