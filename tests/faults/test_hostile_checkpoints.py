@@ -37,7 +37,8 @@ CODE, BOMB = "pickle that would run code", "pickle that would fill the memory or
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Confined]:
-    with confined("tests.faults.reading") as process:
+    keras, onnx = ("h5py", "ganrt_training.keras_source"), ("onnxruntime", "ganrt_training.onnx_source")
+    with confined("tests.faults.reading", *keras, *onnx) as process:
         yield process
 
 

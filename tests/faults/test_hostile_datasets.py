@@ -53,6 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
         yield process
 
 
+@pytest.mark.faults
 def test_images_that_were_not_written_here_are_named(run: Confined, tally: Tally, tmp_path: Path) -> None:
     model, translator = model_file(tmp_path), translator_file(tmp_path, "other", dynamic=True)
     root = tmp_path / "dataset"
