@@ -10,6 +10,7 @@ from PIL import Image
 
 MAX_PIXELS = 1 << 26  # of an encoded image: 8192x8192
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_MAX_SCANS = 100  # of a JPEG; as libtiff has it
 WHITE = (255, 255, 255)
 
 _ORIENTATION = 0x0112  # the Exif tag
@@ -59,6 +60,12 @@ def flat(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
+def check_scans(data: bytes) -> None:
+    """Raises ValueError for a JPEG whose many scans, each a pass over all pixels, would take hours."""
+    if data[:2] == b"\xff\xd8" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ValueError(f"has {scans:,} scans; up to {_MAX_SCANS} are decoded")
+
+
 def _header(data: bytes) -> tuple[Image.Image, int]:
     """A file's first image, not decoded yet, and its Exif orientation, 1 to 8."""
     if not data:
@@ -66,6 +73,7 @@ def _header(data: bytes) -> tuple[Image.Image, int]:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"has {image.width}x{image.height} pixels; up to {MAX_PIXELS:,} are decoded")
+    check_scans(data)
     if image.format == "TIFF":  # Pillow turns it by itself
         return image, 1
     # Of a PNG Pillow would decode all to look for what may follow the pixels.

@@ -11,6 +11,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
+from ganrt.decoding import check_scans
 from ganrt.shards import CHANNELS
 
 Pixels = NDArray[np.uint8]
@@ -57,10 +58,17 @@ def to_mode(images: Pixels, mode: str) -> Pixels:
     return ((luma + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint8)
 
 
-def decode(data: bytes) -> Pixels:
-    """An encoded image as uint8 [H, W, C]. Raises OSError or ValueError when it is none."""
+def decode(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
+    """An image as it was encoded here, as uint8 [H, W, 1|3]; ``size`` is (height, width), where that is known.
+
+    Raises OSError or ValueError when it is none.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        check_scans(data)
+        # No other kind: Pillow would give PostScript to a program.
+        with Image.open(io.BytesIO(data), formats=[name.upper() for name in FORMATS]) as image:
+            if image.mode not in ("L", "RGB") or size not in (None, (image.height, image.width)):
+                raise ValueError(f"is {image.width}x{image.height} {image.mode}, which was not written here")
             pixels = np.asarray(image)
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error

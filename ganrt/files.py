@@ -13,6 +13,7 @@ from ganrt.errors import GanrtError, StorageError, StorageFull
 PART = ".part"
 CHUNK = 1 << 20
 LINK = "changed: a link, no file"
+_BINARY, _NO_LINK = getattr(os, "O_BINARY", 0), getattr(os, "O_NOFOLLOW", 0)
 
 
 def digest(data: bytes | memoryview) -> str:
@@ -43,13 +44,20 @@ def held(folder: Path) -> int | None:
     return os.open(folder, os.O_RDONLY) if {os.open, os.rename, os.unlink} <= os.supports_dir_fd else None
 
 
+def no_link(path: Path) -> Path:
+    """The path. Raises OSError where it is a link, lest what it leads to, outside of a dataset, be written over."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return path
+
+
 def write_loose(path: str, data: bytes, folder: int | None = None) -> None:
     """Writes one of many small files: whole under its name, or not there. Not synced.
 
     ``path`` is relative to ``folder`` where a descriptor is given.
     """
     part = path + PART
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666, dir_fd=folder)
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY | _NO_LINK, 0o666, dir_fd=folder)
     try:
         written = os.write(file, data)
         while written < len(data):
@@ -70,7 +78,7 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a file, given whole or in pieces, that survives a power cut whole, or is not there."""
     part = path.with_name(path.name + PART)
     try:
-        with open(part, "wb") as file:
+        with open(no_link(part), "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -123,6 +131,7 @@ def storage_error(error: OSError, kept: str = "finished images are kept") -> Sto
     hints = {
         errno.EACCES: "Choose a folder that you may write to.",
         errno.EPERM: "Choose a folder that you may write to.",
+        errno.ELOOP: "It is a link, or lies behind links that lead to themselves: remove it.",
         errno.EROFS: "Choose a folder on a file system that is not read-only.",
         errno.ENOENT: "Was the folder removed during the run? Give the same command again.",
         errno.EFBIG: "A limit on file sizes is set (ulimit -f); raise it or use a smaller --shard-size.",

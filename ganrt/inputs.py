@@ -146,7 +146,10 @@ def _entries(root: Path, below: str, real: Path) -> Iterator[tuple[str, bool]]:
         if entry.name.startswith(".") or entry.name.lower() in _JUNK:
             continue
         name, is_folder = below + entry.name, entry.is_dir()
-        if not is_folder and not (entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink())):
+        # A link into nowhere counts, and reading it will say so; a pipe, or a link to one, would be waited for.
+        if not is_folder and not (
+            entry.name.lower().endswith(ENDINGS) and (entry.is_file() or not os.path.exists(entry.path))
+        ):
             continue
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real):
             raise UsageError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ganrt.errors import DatasetLocked, DatasetMismatch, StorageError, UsageError
-from ganrt.files import sync_folder
+from ganrt.files import no_link, sync_folder
 from ganrt.layouts import layout_of
 from ganrt.parts import (
     MANIFEST,
@@ -64,7 +64,7 @@ class Ledger:
         if overwrite:
             remove_part(root, plan.part, path)
         # Unbuffered: nothing of a line that did not fit may be written later.
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        file = open(no_link(path), "a+b", buffering=0)  # noqa: SIM115 - closed by close()
         ledger = cls(path, file, Part(plan))
         try:
             # Whoever removed or replaced the file since it was opened has the lock of the new one.

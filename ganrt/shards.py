@@ -264,8 +264,8 @@ class Plan(DatasetPlan):
             require(name, getattr(plan, name), 1, MAX_SIZE)
         for side in plan.size or ():
             require("size", side, 1, MAX_SIZE)
-        if not all(isinstance(t, str) for t in (plan.model, plan.model_digest, plan.part, *plan.class_names)):
-            raise TypeError("texts expected")
+        for text in (plan.model, plan.model_digest, plan.part, *plan.class_names):
+            require_text(text)
         for y in plan.classes:
             require("class", y, 0, len(plan.class_names) - 1)
         if plan.mode not in CHANNELS or plan.format not in (None, "png", "jpeg", "webp"):
@@ -289,6 +289,13 @@ def require(name: str, value: SupportsIndex, low: int, high: int) -> int:
     return number
 
 
+def require_text(value: object) -> None:
+    """Raises TypeError or ValueError unless it is a text that can be written down."""
+    if not isinstance(value, str):
+        raise TypeError("texts expected")
+    value.encode()  # JSON may hold halves of characters
+
+
 def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
     """The folder of each class: every run of characters outside ``A-Za-z0-9._ -`` becomes ``_``.
 
@@ -300,7 +307,7 @@ def class_folders(class_names: tuple[str, ...]) -> tuple[str, ...]:
     result = []
     for name in class_names:
         folder = re.sub(r"[^A-Za-z0-9._ -]+", "_", name)
-        folder = re.sub(r"^[. ]+|[. ]+$", "_", folder)
+        folder = re.sub(r"^[. ]+|[. ]+$", "_", folder) or "_"
         folder = re.sub(r"^_{2,}", "_", folder)  # HF datasets passes over what starts with two
         if _RESERVED.match(folder):
             folder += "_"

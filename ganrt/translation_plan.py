@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ganrt.decoding import MAX_PIXELS
 from ganrt.encode import FORMATS, RESAMPLE
 from ganrt.errors import UsageError
 from ganrt.names import MAX_STEM, file_stem, is_text, same_file
-from ganrt.shards import MAX_SIZE, DatasetPlan, require
+from ganrt.shards import MAX_SIZE, DatasetPlan, require, require_text
 
 KIND = "translation"
 RESIZE = ("crop", "stretch")
@@ -134,11 +135,10 @@ class TranslationPlan(DatasetPlan):
         given = {k: v for k, v in values.items() if k != "kind"}
         tuples = {k: tuple(given[k]) for k in ("class_names", "names", "label_list")}
         plan = cls(**{**given, **tuples, "size": tuple(given["size"]) if given["size"] else None})
-        texts = (plan.model, plan.model_digest, plan.part, plan.inputs, *plan.class_names, *plan.names)
-        if not all(isinstance(t, str) for t in texts):
-            raise TypeError("texts expected")
+        for text in (plan.model, plan.model_digest, plan.part, plan.inputs, *plan.class_names, *plan.names):
+            require_text(text)
         for side in plan.size or ():
-            require("size", side, 1, MAX_SIZE)
+            require("size", side, 1, MAX_PIXELS)
         require("scale", plan.scale, 1, MAX_SIZE)
         if len(plan.label_list) != (plan.count if plan.class_names else 0):
             raise ValueError("a label each expected")

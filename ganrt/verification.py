@@ -34,6 +34,8 @@ from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan
 
+_MAX_DEPTH = 50  # of folders that are not ours
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -271,8 +273,9 @@ def _walk(root: Path, below: str = "") -> Iterator[str]:
     """The files below a root, and the folders, with a ``/`` at the end, that hold none."""
     with os.scandir(root / below) as found:
         entries = sorted(found, key=lambda e: e.name)
-        if not entries and below:
+        if below and (not entries or below.count("/") > _MAX_DEPTH):
             yield below
+            return
         for entry in entries:
             name = below + entry.name
             if entry.is_dir(follow_symlinks=False):

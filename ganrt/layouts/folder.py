@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
+from ganrt.errors import DatasetError
 from ganrt.files import LINK, digest, file_digest, held, write_loose
 from ganrt.shards import DatasetPlan, Record, Shard, Staged, class_folders
 
@@ -39,7 +40,10 @@ class Folder:
     def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Files:
         if self._plan.labelled:  # here, so that no class gets a folder and no image
             for label in np.unique(self._plan.labels(shard.start, shard.stop)):
-                (root / self._prefixes[label]).mkdir(exist_ok=True)
+                folder = root / self._prefixes[label]
+                folder.mkdir(exist_ok=True)
+                if folder.is_symlink():
+                    raise DatasetError(f"{folder} is a link", "Images would be written where it leads: remove it.")
         return _Files(root, shard, self.names(shard), self._encode, only)
 
     def finish(self, root: Path, n: int) -> None:
@@ -62,7 +66,8 @@ class Folder:
         return {}
 
     def read(self, root: Path, shard: Shard, index: int) -> Pixels:
-        return decode((root / self.names(shard)[index - shard.start]).read_bytes())
+        pixels = self._plan.pixels
+        return decode((root / self.names(shard)[index - shard.start]).read_bytes(), pixels and pixels[:2])
 
     def pattern(self) -> str:
         return f"*/*{self._end}" if self._plan.labelled else f"*{self._end}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ganrt.files import PART, file_digest, holds, write_synced
+from ganrt.files import PART, file_digest, holds, no_link, write_synced
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Npy:
             final.unlink()
         elif final.exists():
             os.replace(final, part)
-        with open(part, "ab"):
+        with open(no_link(part), "ab"):
             pass
 
     def begin(self, root: Path, shard: Shard, only: Collection[str] | None = None) -> _Rows:
@@ -69,7 +69,7 @@ class Npy:
         if n and not (there.is_file() and there.stat().st_size >= size):
             return  # images are gone; never make it look whole
         self.prepare(root)
-        with open(part, "r+b") as file:
+        with open(no_link(part), "r+b") as file:
             file.writelines(beginning)
             file.truncate(size)
             file.flush()
@@ -131,7 +131,7 @@ class _Rows:
     def __init__(self, path: Path, offset: int, shard: Shard) -> None:
         self._shard, self._size = shard, 0
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        self._file = open(no_link(path), "r+b", buffering=0)  # noqa: SIM115 - closed by close() or abort()
         self._file.seek(offset)
 
     def stage(self, batch: Batch) -> Staged:

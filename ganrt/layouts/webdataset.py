@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ganrt.encode import FORMATS, Pixels, decode, encoder
-from ganrt.files import PART
+from ganrt.files import PART, no_link
 from ganrt.layouts.folder import damaged_files, files_are_there
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
@@ -136,7 +136,7 @@ class WebDataset:
         offset, size = where[f"{self._stem}{index:08d}.{self._end}"]
         with open(path, "rb") as file:
             file.seek(offset)
-            return decode(file.read(size))
+            return decode(file.read(size), self._plan.pixels and self._plan.pixels[:2])
 
     def pattern(self) -> str:
         return "*.tar"
@@ -165,7 +165,7 @@ class _Archive:
         self._size = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._file = open(self._part, "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        self._file = open(no_link(self._part), "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
         self._stat = os.fstat(self._file.fileno())
 
     def stage(self, batch: Batch) -> Staged:

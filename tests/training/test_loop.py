@@ -473,7 +473,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path: Path
     checkpoint, trace = tmp_path / "checkpoint.pt", tmp_path / "ran"
     for write in (torch.save, _pickle):
         write({"step": _Runs(trace)}, checkpoint)
-        with pytest.raises(TrainingError, match="not a checkpoint: UnpicklingError"):
+        with pytest.raises(TrainingError, match=r"not a checkpoint: it holds Python objects .*\((posix|nt)\.mkdir\)"):
             load_checkpoint(checkpoint)
         assert not trace.exists()
 

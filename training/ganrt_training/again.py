@@ -19,6 +19,8 @@ from ganrt_training.parity_w import onnx_styles
 
 def is_generator(path: Path) -> bool:
     """Whether an ONNX file says that it is a generator of the contract."""
+    if not path.is_file():
+        return False
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception:  # protobuf and the file system each have their own; whoever reads it next says what is wrong

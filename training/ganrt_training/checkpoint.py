@@ -18,8 +18,10 @@ from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
 from ganrt_training.gans import recipe_from_settings
+from ganrt_training.readers.source import check_file, shown
 from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import BEST
+from ganrt_training.torch_files import Damaged, Refused, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,47 @@ class Trained:
 
 
 def save_snapshot(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    """Weights as safetensors, with ``about`` in its metadata."""
+    """Weights as safetensors, with ``about`` in its metadata.
+
+    ``run`` in it, JSON, gets a digest, as the format has none; within it, since several entries come in any order.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_synced(path, safetensors.torch.save(tensors, metadata=about))
+    run = json.loads(about["run"])
+    told = json.dumps(run | {"digest": _digest(tensors, run)})
+    write_synced(path, safetensors.torch.save(tensors, metadata=about | {"run": told}))
+
+
+def _digest(weights: dict[str, torch.Tensor], run: dict[str, Any]) -> str:
+    """Of the weights and of what is said of them."""
+    rest = {key: value for key, value in run.items() if key != "digest"}
+    state = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{state.hexdigest()}"
 
 
 def load_snapshot(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The weights and their metadata. Raises TrainingError when the file is no snapshot."""
+    check_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path}: not a snapshot: {error}", "Expected a safetensors file of a run folder."
         ) from None
+    try:
+        run = json.loads(about["run"])
+        changed = "digest" in run and run["digest"] != _digest(weights, run)  # older ones have none
+    except (KeyError, TypeError, ValueError, RecursionError):
+        changed = False  # whoever needs it says what is wrong
+    if changed:
+        raise TrainingError(
+            f"{path}: has changed since it was written: its digest is another", "Use another snapshot of the run."
+        )
+    return weights, about
 
 
 def find_snapshot(source: Path) -> Path:
@@ -145,9 +174,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises TrainingError when the file holds anything else.
     """
+    check_file(path)
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises whatever the broken bytes make it raise
-        raise TrainingError(
-            f"{path}: not a checkpoint: {type(error).__name__}", "Remove it to start the run from its beginning."
-        ) from error
+        state = read_checkpoint(path)
+    except Refused as error:
+        why = f"it holds Python objects besides weights ({shown(str(error))})"
+    except (Damaged, OSError) as error:
+        why = shown(str(error))
+    else:
+        if isinstance(state, dict):
+            return state
+        why = f"it holds a {type(state).__name__}"
+    raise TrainingError(f"{path}: not a checkpoint: {why}", "Remove it to start the run from its beginning.")

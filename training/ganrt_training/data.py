@@ -33,6 +33,7 @@ from ganrt_training.readers.source import (
     Labels,
     Pixels,
     Unusable,
+    check_file,
     shown,
     unreadable,
 )
@@ -90,7 +91,10 @@ def read_images(
             raise UsageError(f"{name} {value!r}", f"Expected {' or '.join(str(c) for c in choices if c)}.")
     behind = colour(background)
     with ExitStack() as stack:
-        source = _source(Path(path), split, stack)
+        try:
+            source = _source(Path(path), split, stack)
+        except MemoryError as error:
+            raise TrainingError(f"{path}: does not fit into memory", "Take fewer images.") from error
         _check_names(source.class_names, path)
         show = progress or (lambda done, total: None)
         try:
@@ -113,6 +117,7 @@ def _source(path: Path, split: str, stack: ExitStack) -> Encoded | ImageData:
             if is_mnist_family(files):
                 return read_mnist_family(path, split)
             return read_cifar(path, split) if is_cifar(files) else read_folder(path, split)
+        check_file(path)
         with open(path, "rb") as file:
             start = file.read(512)
         if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):

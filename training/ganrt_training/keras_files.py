@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ganrt.errors import MissingExtra, TrainingError
+from ganrt.errors import GanrtError, MissingExtra, TrainingError
 from ganrt.lookalikes import looks_like
 from ganrt_training.keras_config import checked_config
+from ganrt_training.readers.source import is_bomb
 
 MAX_BYTES = (1 << 31) - 1  # 2 GiB, the most that an ONNX file can hold
 _MAX_CONFIG_BYTES = 16 << 20
@@ -96,8 +97,12 @@ def _read_zip(data: bytes, where: str) -> KerasFile:
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int, where: str) -> bytes:
     if member.file_size > limit:
         _refuse(where, f"its {member.filename} has {member.file_size:,} bytes; at most {limit:,} are read", _AGAIN)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        _refuse(where, f"its {member.filename} is not deflated", _AGAIN)
+    if is_bomb(member.file_size, member.compress_size):
+        _refuse(where, f"its {member.filename} unpacks to {member.file_size:,} bytes, to fill the memory", _AGAIN)
     with archive.open(member) as file:
-        data = file.read(limit + 1)
+        data = file.read(member.file_size + 1)
     if len(data) != member.file_size:
         _refuse(where, f"its {member.filename} is not as long as the archive says", _AGAIN)
     return data
@@ -127,14 +132,16 @@ def _with_hdf5(data: bytes, where: str, take: Callable[[Any], Any]) -> Any:
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             return take(file)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except GanrtError:
+        raise
+    except Exception as error:  # HDF5 and h5py raise errors of all types on damaged files
         _refuse(where, f"is damaged: {error!s:.200}", _AGAIN)
 
 
 def _copied(file: Any, where: str, *, top: str = "", names: dict[str, tuple[str, ...]] | None = None) -> bytes:
     """The group ``top`` of a file, as a file of its own. ``names`` receives those of each layer's weights."""
     h5py = _h5py()
-    counted = [0, 0]  # objects, bytes
+    counted = [0, 0, 0]  # objects, bytes, bytes as they lie in the file
 
     def walk(group: Any, into: Any, path: str, depth: int) -> None:
         for key in _NAMES if names is not None else ():
@@ -194,6 +201,9 @@ def _array(dataset: Any, at: str, counted: list[int]) -> NDArray[Any]:
     counted[1] += int(np.prod(dataset.shape, dtype=object)) * kind.itemsize
     if counted[1] > MAX_BYTES:
         raise TrainingError(f"{at}: the weights have more than {MAX_BYTES:,} bytes", _AGAIN)
+    counted[2] += dataset.id.get_storage_size()
+    if is_bomb(*counted[1:]):
+        raise TrainingError(f"{at}: the weights unpack to {counted[1]:,} bytes, to fill the memory", _AGAIN)
     return np.asarray(dataset[()])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -24,9 +26,12 @@ from ganrt.errors import MissingExtra, TrainingError
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input
 from ganrt_training.keras_files import INSTALL, MAX_BYTES, KerasFile, in_order, read_keras
+from ganrt_training.readers.source import check_file
 
 _DTYPES = ("float32", "int32", "int64")
 _TAKEN_OPS = ALLOWED_OPS | {"BatchNormalization", "Dropout"}  # the last two are folded away
+_MAX_NUMBERS = 1 << 28  # that a layer may make for an image
+_SPARE = 1 << 16  # bytes
 _RENAMED = {"depthwise_kernel": "kernel"}  # names of weights, Keras 2 → 3
 _WAY_OUT = "Export it to ONNX in the code that made it, and run ganrt export on that."
 
@@ -75,6 +80,7 @@ def _read(path: Path) -> bytes:
             f"{path}: is a folder, as TensorFlow's SavedModel is",
             'Load it in TensorFlow and save it as one file: model.save("generator.h5").',
         )
+    check_file(path)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -119,6 +125,9 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
     ending = ".weights.h5" if file.names is None else ".h5"
     try:
         with _quiet(), keras.device("cpu"), tempfile.TemporaryDirectory() as folder:
+            with keras.device("meta"):  # shapes only: whatever the description asks for, nothing is allocated
+                shapes = keras.saving.deserialize_keras_object(copy.deepcopy(file.config), safe_mode=True)
+            _check_sizes(shapes, file, where)
             model = keras.saving.deserialize_keras_object(file.config, safe_mode=True)
             if not model.built or not getattr(model, "inputs", None):
                 raise TrainingError(
@@ -135,6 +144,22 @@ def _loaded(keras: Any, file: KerasFile, where: str) -> Any:
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip()  # before it, the whole description
         raise TrainingError(f"{where}: Keras {keras.__version__} does not load it: {reason:.300}", hint) from error
     return model
+
+
+def _check_sizes(model: Any, file: KerasFile, where: str) -> None:
+    """Raises TrainingError for a description of more weights than the file holds, or of vast images on the way."""
+    if model.built and 4 * (count := model.count_params()) > 2 * len(file.weights) + _SPARE:  # halves are stored in 2
+        raise TrainingError(
+            f"{where}: describes {count:,} weights, and holds fewer", "Download it again, or save the model again."
+        )
+    for layer in model._flatten_layers():
+        for node in layer._inbound_nodes:
+            for tensor in node.output_tensors:
+                if math.prod(size or 1 for size in tensor.shape[1:]) > _MAX_NUMBERS:
+                    raise TrainingError(
+                        f"{where}: its layer {layer.name!r:.60} makes {list(tensor.shape[1:])} numbers for an image",
+                        f"Up to {_MAX_NUMBERS:,} are taken.",
+                    )
 
 
 def _order(model: Any, names: dict[str, tuple[str, ...]], where: str) -> list[str]:

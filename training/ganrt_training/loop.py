@@ -145,7 +145,8 @@ class _Run:
         self.players: Players = make_players(recipe, data.images.shape[3], len(names), team.device)
         self.standing, self.ticks = _Standing(), list[Stats]()
         if (run_dir / run_folder.CHECKPOINT).is_file():
-            self.standing = _Standing(**restore(load_checkpoint(run_dir / run_folder.CHECKPOINT), self.players))
+            checkpoint = run_dir / run_folder.CHECKPOINT
+            self.standing = _Standing(**restore(load_checkpoint(checkpoint), self.players, checkpoint))
             logger.info("resuming %s at %.1f kimg", run_dir, self.kimg(self.standing.step))
         if team.rank == 0:  # without a checkpoint too: what was told by a run that ended before its first is dropped
             self.ticks = run_folder.read_stats(run_dir / run_folder.STATS, self.standing.step)

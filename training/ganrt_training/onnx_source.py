@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 
 from ganrt.card import METADATA_KEY
-from ganrt.contract import ALLOWED_OPS
+from ganrt.contract import ALLOWED_OPS, MAX_NODES
 from ganrt.errors import TrainingError
 from ganrt.providers import runtime
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input
+from ganrt_training.readers.source import check_file
 
 _NEWEST_OPSET = 20
 _TYPES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
@@ -29,6 +30,7 @@ def open_onnx(path: Path) -> Foreign:
 
     Where its N is a number, the graph is made to take any. Raises TrainingError for a file that is something else.
     """
+    check_file(path)
     try:
         model = onnx.load(path)
         original = model.SerializeToString()
@@ -63,6 +65,9 @@ def open_onnx(path: Path) -> Foreign:
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     """Refuses what the finished file would be refused for, before anything but a parser has seen it."""
+    count = len(model.graph.node) + sum(len(function.node) for function in model.functions)
+    if count > MAX_NODES:
+        raise TrainingError(f"{path}: has {count:,} nodes", f"At most {MAX_NODES:,} are run.")
     local = {(function.domain, function.name) for function in model.functions}
     for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
         foreign = node.domain not in ("", "ai.onnx")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ganrt.errors import TrainingError, UsageError
+from ganrt_training.readers.source import shown
 from ganrt_training.recipe import Recipe
 from ganrt_training.step import Players
 
@@ -50,21 +52,46 @@ def state_of(players: Players) -> dict[str, Any]:
     return {name: part.state_dict() for name, part in vars(players).items()}
 
 
-def restore(state: dict[str, Any], players: Players) -> dict[str, Any]:
+def restore(state: dict[str, Any], players: Players, path: Path | None = None) -> dict[str, Any]:
     """Brings the players back and returns what else the checkpoint holds, the numbers of where the run stood.
 
-    Raises TrainingError when it is not theirs.
+    Raises TrainingError, naming the file, when it is not theirs.
     """
     try:
         for name, part in vars(players).items():
+            if isinstance(part, torch.optim.Optimizer):
+                _check_optimizer(state[name], part)
             part.load_state_dict(state[name])
-        return {
+        found = {
             "step": int(state["step"]),
             "seconds": float(state["seconds"]),
             "augment_p": float(state["augment_p"]),
             "best": float(state["best"]),
         }
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if not (found["step"] >= 0 and 0 <= found["seconds"] < 1e12 and 0 <= found["augment_p"] <= 1):
+            raise ValueError(f"it stood at {found}")
+        if not found["best"] > -1e12:
+            raise ValueError(f"best is {found['best']}")
+    except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"the checkpoint does not fit the recipe: {error}", "Name another --run-dir to start anew."
+            f"{f'{path}: ' if path else ''}the checkpoint does not fit the recipe: {shown(str(error))}",
+            "Name another --run-dir to start anew.",
         ) from error
+    return found
+
+
+def _check_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError for a state that would make the next step fail, which load_state_dict does not look at."""
+    sizes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    for number, kept in state["state"].items():
+        if not 0 <= number < len(sizes) or set(kept) not in _KEPT:
+            raise ValueError(f"an optimizer keeps {', '.join(map(str, kept))} of parameter {number}")
+        for name, value in kept.items():
+            if not isinstance(value, torch.Tensor) or value.shape not in (sizes[number], ()):
+                raise ValueError(f"an optimizer's {name} of parameter {number} is none")
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        if wrong := [key for key in own if key not in ("params", "lr") and group.get(key, own[key]) != own[key]]:
+            raise ValueError(f"an optimizer has other {', '.join(wrong)}")
+
+
+_KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"step", "square_avg"})  # by Adam, by RMSprop

@@ -18,8 +18,12 @@ from PIL import Image
 from ganrt.errors import TrainingError
 from ganrt.files import write_synced
 from ganrt.ledger import try_lock
+from ganrt_training.readers.source import check_file
 
 RECIPE, STATS, CHECKPOINT, BEST = "recipe.json", "stats.jsonl", "checkpoint.pt", "best.safetensors"
+
+
+_FIGURES = ("kimg", "quality", "diversity", "real_accuracy", "fake_accuracy")  # that a run looks back at
 
 
 @contextlib.contextmanager
@@ -31,6 +35,7 @@ def claimed(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> Iter
     """
     path = run_dir / RECIPE
     text = json.dumps(about, indent=1) + "\n"
+    check_file(path)
     with contextlib.ExitStack() as held:
         if write:
             if not path.is_file():
@@ -47,10 +52,10 @@ def claimed(run_dir: Path, about: dict[str, Any], *, write: bool = True) -> Iter
 
 
 def _check_same(path: Path, text: str) -> None:
-    if (there := path.read_text(encoding="utf-8")) != text:
+    if (there := path.read_bytes()) != text.encode():
         try:
             old, new = ({**d.pop("recipe"), **d} for d in (json.loads(there), json.loads(text)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise TrainingError(
                 f"{path} is not what a run writes ({type(error).__name__})", "Name another --run-dir."
             ) from None
@@ -62,21 +67,33 @@ def _check_same(path: Path, text: str) -> None:
 
 
 def read_stats(path: Path, step: int) -> list[dict[str, Any]]:
-    """The ticks up to a step; drops from the file what a run wrote after its last checkpoint."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
-    kept = [(line, tick) for line in lines if (tick := _tick(line)) and tick["step"] <= step]
+    """The ticks up to a step; drops from the file what a run wrote after its last checkpoint.
+
+    Raises TrainingError for a line that is no tick.
+    """
+    check_file(path)
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    ticks = ((line, _tick(path, number, line)) for number, line in enumerate(lines, 1))
+    kept = [(line, tick) for line, tick in ticks if tick and tick["step"] <= step]
     if len(kept) != len(lines):
-        write_synced(path, "".join(line for line, _ in kept).encode())
+        write_synced(path, b"".join(line for line, _ in kept))
     return [tick for _, tick in kept]
 
 
-def _tick(line: str) -> dict[str, Any] | None:
+def _tick(path: Path, number: int, line: bytes) -> dict[str, Any] | None:
     """A line's tick; None for a line that a crash tore or filled with zeros."""
-    try:
-        tick = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
+    if not line.endswith(b"\n") or b"\0" in line:
         return None
-    return tick if isinstance(tick, dict) and isinstance(tick.get("step"), int) else None
+    try:
+        tick = json.loads(line)
+        if type(tick["step"]) is not int or not all(isinstance(tick.get(name, 0.0), (int, float)) for name in _FIGURES):
+            raise TypeError
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise TrainingError(
+            f"{path}: line {number} is no tick of a run", "Remove the line, or the file: only the report needs it."
+        ) from None
+    assert isinstance(tick, dict)
+    return tick
 
 
 def add_stats(path: Path, step: int, stats: dict[str, Any]) -> None:

@@ -3,32 +3,24 @@ network."""
 
 from __future__ import annotations
 
-import argparse
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ganrt.errors import TrainingError, UsageError
+from ganrt_training.readers.source import check_file, shown
+from ganrt_training.torch_files import Damaged, Refused, TorchScript, read_checkpoint
 
 _MAX_DEPTH = 4  # of dicts in a checkpoint
+_MAX_ENTRIES = 200_000  # of them all
 _WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 _SAVE_WEIGHTS = "torch.save(network.state_dict(), 'weights.pth')"
-# What checkpoints hold besides tensors that is mere data: arguments of a script, numpy's numbers.
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
-]
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,12 @@ def load_weights(network: nn.Module, path: Path, key: str | None) -> str:
     Raises TrainingError for a file that holds anything but data, and for weights that do not fit, which are listed;
     UsageError for a key that is not there, and where several fit.
     """
-    found = dict(_state_dicts(_read(path)))
+    checkpoint = _read(path)
+    if _entries(checkpoint) > _MAX_ENTRIES:
+        raise TrainingError(
+            f"{path}: its dicts have more than {_MAX_ENTRIES:,} entries", f"Save them so: {_SAVE_WEIGHTS}"
+        )
+    found = dict(_state_dicts(checkpoint))
     if not found:
         raise TrainingError(f"{path}: holds no weights by name", f"Save them so: {_SAVE_WEIGHTS}")
     if key is not None:
@@ -99,40 +96,43 @@ _COUNTER = "num_batches_tracked"  # older PyTorch did not save it, and inference
 
 def _read(path: Path) -> Any:
     """What a checkpoint holds, as data. Raises TrainingError."""
+    check_file(path)
     if path.suffix.lower() == ".safetensors":
         try:
             return load_file(path, device="cpu")
         except (OSError, SafetensorError, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read as safetensors: {error}", "Name another file.") from error
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
+        return read_checkpoint(path)
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}", "Name the file of the weights.") from error
-    except zipfile.BadZipFile:
-        names = []  # of PyTorch before 1.6
-    if any(name.startswith("code/") for name in names) or "constants.pkl" in names:
+    except TorchScript as error:
         raise TrainingError(
             f"{path}: is a TorchScript archive, a program and not weights, which is not run",
             f"Where it was made, save the weights: {_SAVE_WEIGHTS}, or take them out of it in code you trust: "
             f"torch.save(torch.jit.load(...).state_dict(), 'weights.pth')",
-        )
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, tensors: whatever a broken file leads to
-        text = str(error)
-        named = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class ([\w.]+)", text)
-        if "weights_only" in text.lower() or "Unsupported" in text:
-            what = f"{named[1]}, " if named else ""
-            raise TrainingError(
-                f"{path}: holds Python objects besides weights ({what}which loading would run)",
-                f"In the code that has their classes, save the weights alone: {_SAVE_WEIGHTS}",
-            ) from error
+        ) from error
+    except Refused as error:
         raise TrainingError(
-            f"{path}: cannot be read as a PyTorch checkpoint: {text.splitlines()[0] if text else type(error).__name__}",
+            f"{path}: holds Python objects besides weights ({shown(str(error))}, which loading would run)",
+            f"In the code that has their classes, save the weights alone: {_SAVE_WEIGHTS}",
+        ) from error
+    except Damaged as error:
+        raise TrainingError(
+            f"{path}: cannot be read as a PyTorch checkpoint: {shown(str(error))}",
             "It is damaged, cut short or something else.",
         ) from error
+
+
+def _entries(value: Any, depth: int = 0) -> int:
+    """How many entries there are to look at, counted up to the limit: one dict may stand in many places."""
+    count = 0
+    if isinstance(value, Mapping) and depth <= _MAX_DEPTH:
+        for inner in value.values():
+            count += 1 + _entries(inner, depth + 1)
+            if count > _MAX_ENTRIES:
+                break
+    return count
 
 
 def _state_dicts(value: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:

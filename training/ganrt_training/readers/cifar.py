@@ -30,7 +30,8 @@ from ganrt_training.readers.source import (
     unreadable,
 )
 
-_MAX_UNPACKED = 1 << 29  # of a whole archive: CIFAR's have 186 MB
+_MAX_UNPACKED = 1 << 28  # of a whole archive: CIFAR's have 186 MB
+_MAX_MEMBERS = 1000  # CIFAR's have eight
 _SIDE = 32
 _BYTES = 3 * _SIDE * _SIDE
 _AGAIN = "Get the archive again from www.cs.toronto.edu/~kriz/cifar.html."
@@ -87,7 +88,9 @@ def read_cifar_archive(path: Path, split: str) -> ImageData:
             gzipped = probe.read(2) == b"\x1f\x8b"
         opened: IO[bytes] = gzip.open(path, "rb") if gzipped else open(path, "rb")  # type: ignore[assignment]  # noqa: SIM115
         with opened as file, tarfile.open(fileobj=_Bounded(file, path), mode="r|") as tar:  # type: ignore[call-overload]
-            for member in tar:
+            for number, member in enumerate(tar):
+                if number == _MAX_MEMBERS:
+                    raise TrainingError(f"{path}: holds more than {_MAX_MEMBERS:,} members", _AGAIN)
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):  # no links, devices, sparse files
                     continue
                 name = member.name.rpartition("/")[2]

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from ganrt.errors import TrainingError
-from ganrt_training.readers.source import ImageData, Pixels
+from ganrt_training.readers.source import ImageData, Pixels, is_bomb
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -53,7 +53,7 @@ def read_idx(path: Path) -> Pixels:
 
     try:
         with open(path, "rb") as probe:
-            gzipped = probe.read(2) == b"\x1f\x8b"
+            gzipped, packed = probe.read(2) == b"\x1f\x8b", probe.seek(0, 2)
         opened: IO[bytes] = gzip.open(path, "rb") if gzipped else open(path, "rb")  # type: ignore[assignment]  # noqa: SIM115
         with opened as file:
             magic = exactly(file, 4)
@@ -63,6 +63,8 @@ def read_idx(path: Path) -> Pixels:
             size = math.prod(shape)
             if not 0 < size <= 1 << 32:
                 raise wrong(f"promises shape {shape}")
+            if gzipped and is_bomb(size, packed):
+                raise wrong(f"promises {size:,} bytes, packed into {packed:,}: it may be meant to fill the memory")
             # One byte more than promised is asked for, so that memory is bounded by what the file holds.
             data = bytearray()
             while len(data) <= size and (chunk := file.read(min(size + 1 - len(data), 1 << 24))):

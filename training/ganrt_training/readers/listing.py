@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,13 @@ from ganrt_training.readers.source import (
     shown,
     unreadable,
 )
+from ganrt_training.readers.zips import BROKEN, check_apart, check_member
 
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 _SPLITS = {"train", "test", "val", "valid", "validation"}
+
+_MAX_DEPTH = 100  # of folders
+_MAX_WAYS = 100  # to a folder, by links
 
 Parts = tuple[str, ...]  # a path below the root
 
@@ -48,7 +52,7 @@ def read_folder(root: Path, split: str) -> Encoded:
 
     files: list[Parts] = []
     folders: list[Parts] = []
-    for parts, is_folder in _walk(root, (), ()):
+    for parts, is_folder in _walk(root, (), (), Counter()):
         (folders if is_folder else files).append(parts)
     return _of_split(_Tree(root, files, folders, load), split)
 
@@ -77,8 +81,9 @@ def read_zip(archive: zipfile.ZipFile, path: Path, split: str) -> Encoded:
         if parts in members:
             raise TrainingError(f"{path}: holds {shown(info.filename)} twice", "Pack the folder again.")
         if _is_image(parts):
-            _check_member(info, path)
+            check_member(info, path, MAX_FILE)
         members[parts] = info
+    check_apart((info for parts, info in members.items() if _is_image(parts)), path)
     folders += {parts[:-1] for parts in members if len(parts) > 1}
     top = {parts[0] for parts in (*members, *folders)}
     prefix = tuple(top) if len(top) == 1 and all(len(parts) > 1 for parts in members) else ()
@@ -89,10 +94,10 @@ def read_zip(archive: zipfile.ZipFile, path: Path, split: str) -> Encoded:
         try:
             with archive.open(info) as member:
                 return member.read(info.file_size)  # without a size it unpacks all there is, whatever was promised
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise Unusable(str(error)) from error
+        except BROKEN as error:
+            raise Unusable(shown(str(error))) from error
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable(f"{path}/{shown(info.filename)}", error) from error
 
     return _of_split(
         _Tree(
@@ -105,33 +110,31 @@ def read_zip(archive: zipfile.ZipFile, path: Path, split: str) -> Encoded:
     )
 
 
-def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
-    name = f"{path}/{shown(info.filename)}"
-    if info.flag_bits & 1:
-        raise TrainingError(f"{name}: is encrypted", "Unpack the zip with its password and name the folder.")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # Python unpacks other kinds without a bound on memory.
-        raise TrainingError(f"{name}: is not deflated", "Pack the folder with deflate, as most programs do.")
-    if info.file_size > MAX_FILE:
-        raise TrainingError(
-            f"{name}: more than {MAX_FILE >> 20} MiB", "It is no image, and may be meant to fill the memory."
-        )
-
-
-def _walk(folder: Path, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Parts, bool]]:
+def _walk(
+    folder: Path, parts: Parts, above: tuple[tuple[int, int], ...], seen: Counter[tuple[int, int]]
+) -> Iterator[tuple[Parts, bool]]:
     """Files and folders below a folder; links are followed, except to a folder that they lie in."""
     try:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
         if here in above:
             return
+        seen[here] += 1
+        if seen[here] > _MAX_WAYS:  # folders of links to each other have more ways than can ever be gone
+            raise TrainingError(
+                f"{shown(str(folder))}: links lead there in more than {_MAX_WAYS} ways", "Remove links to folders."
+            )
+        if len(parts) > _MAX_DEPTH:
+            raise TrainingError(
+                f"{shown(str(folder))}: more than {_MAX_DEPTH} folders deep", "Put images into a folder a class."
+            )
         with os.scandir(folder) as entries:
             there = [entry for entry in entries if not _is_junk(entry.name)]
         for entry in there:
             inner = (*parts, entry.name)
             if entry.is_dir():
                 yield inner, True
-                yield from _walk(folder / entry.name, inner, (*above, here))
+                yield from _walk(folder / entry.name, inner, (*above, here), seen)
             elif entry.is_file() or not os.path.exists(entry.path):  # a link into nowhere: reading it will say so
                 yield inner, False
     except OSError as error:

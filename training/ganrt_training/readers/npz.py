@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
 from ganrt_training.readers.source import MAX_ARRAY, ImageData, Labels, Pixels, shown, unreadable
+from ganrt_training.readers.zips import BROKEN, check_member
 
 _MAX_HEADER = 1 << 14  # bytes
 _KEYS = "Expected the keys images and labels (or none), or MedMNIST's train_images, train_labels, test_images, …"
@@ -41,7 +42,7 @@ def read_npz(archive: zipfile.ZipFile, path: Path, split: str) -> ImageData:
     numbers = _labels(_array(archive, f"{prefix}labels", path, "ui"), len(images), path)
     if "class_names" in keys:
         listed = _array(archive, "class_names", path, "U")
-        names = tuple(str(name) for name in listed.ravel())
+        names = _texts(listed, path)
         if numbers.max() >= len(names):
             raise TrainingError(f"{path}: label {numbers.max()} with {len(names)} class_names", "Name every class.")
         return ImageData(images, numbers, names)
@@ -53,23 +54,44 @@ def read_npz(archive: zipfile.ZipFile, path: Path, split: str) -> ImageData:
 def _array(archive: zipfile.ZipFile, key: str, path: Path, kinds: str) -> NDArray[np.generic]:
     """One array of NPY format (numpy.org/neps/nep-0001-npy-format), checked before its memory is asked for."""
     try:
-        size = archive.getinfo(f"{key}.npy").file_size
+        info = archive.getinfo(f"{key}.npy")
+        check_member(info, path, MAX_ARRAY)
         with archive.open(f"{key}.npy") as file:
             start = io.BytesIO(file.read(_MAX_HEADER))  # numpy would read a header of whatever length it promises
-        version = np.lib.format.read_magic(start)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(start)
+        shape, dtype = _header(start)
         _check_kind(dtype, key, path, kinds)
-        if math.prod(shape) * dtype.itemsize > min(size, MAX_ARRAY):
+        if min(shape, default=0) < 0 or math.prod(shape) * max(1, dtype.itemsize) > info.file_size:
             raise TrainingError(
-                f"{path}: {key} promises shape {list(shape)} in {size:,} bytes",
+                f"{path}: {key} promises shape {list(shape)} in {info.file_size:,} bytes",
                 f"Arrays of up to {MAX_ARRAY >> 30} GiB are read, and whole ones.",
             )
         with archive.open(f"{key}.npy") as file:
             array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+    except (OSError, *BROKEN) as error:
         raise unreadable(f"{path}: {key}", error) from error
     return array
+
+
+def _header(start: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and dtype. Raises ValueError."""
+    try:
+        version = np.lib.format.read_magic(start)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(start)
+    except Exception as error:  # it is parsed as Python's literals, and its dtype built: they raise errors of all types
+        raise ValueError(f"its header is none of numpy's: {shown(str(error))}") from error
+    return shape, dtype
+
+
+def _texts(array: NDArray[np.generic], path: Path) -> tuple[str, ...]:
+    """Class names out of an array of texts, which may hold what is no character."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if len(flat) > MAX_CLASSES:
+        raise TrainingError(f"{path}: {len(flat):,} class_names", f"A generator has up to {MAX_CLASSES:,}.")
+    codes = flat.view(np.dtype(np.uint32).newbyteorder(flat.dtype.byteorder))
+    if codes.size and codes.max() > 0x10FFFF:
+        raise TrainingError(f"{path}: class_names holds what is no text", "Make it an array of text anew.")
+    return tuple(str(name) for name in flat)
 
 
 def _check_kind(dtype: np.dtype[np.generic], key: str, path: Path, kinds: str) -> None:

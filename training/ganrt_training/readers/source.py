@@ -17,6 +17,8 @@ Labels = NDArray[np.int64]
 
 MAX_FILE = 1 << 28  # bytes of one image file or one member of an archive: CIFAR-100's largest has 155 MB
 MAX_ARRAY = 1 << 32  # bytes of one array
+_MAX_RATIO = 100  # of what is unpacked, beyond MAX_FILE
+_MAX_SHOWN = 500  # characters of a name
 
 EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
 ACCEPTED = (
@@ -63,15 +65,29 @@ class Encoded:
         return len(self.labels)
 
 
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Whether so many bytes come of so few that they are none of images: memory is meant to be filled."""
+    return unpacked > MAX_FILE and unpacked > _MAX_RATIO * packed
+
+
 def shown(name: str) -> str:
     """A file's or archive member's name as it may be printed: archives come from anyone."""
+    name = name if len(name) <= _MAX_SHOWN else f"{name[: _MAX_SHOWN // 2]}…{name[-_MAX_SHOWN // 2 :]}"
     return name if name.isprintable() else ascii(name)
 
 
 def unreadable(path: Path | str, error: Exception) -> TrainingError:
     """What the system or a decompressor said of a path."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return TrainingError(f"{path}: cannot be read: {reason}", "Get the file again, or make it readable.")
+    reason = shown(str(error)) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        reason, path = error.strerror, error.filename or path
+    return TrainingError(f"{shown(str(path))}: cannot be read: {reason}", "Get the file again, or make it readable.")
+
+
+def check_file(path: Path) -> None:
+    """Raises TrainingError for a pipe, which would be waited for, and a device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise TrainingError(f"{path}: is no file", "A folder, a pipe or a device is not read: name a file.")
 
 
 def read_whole(path: Path | str) -> bytes:
