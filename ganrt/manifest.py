@@ -15,6 +15,7 @@ from ganrt.layouts import layout_of
 from ganrt.ledger import try_lock
 from ganrt.parts import MANIFEST, README, VERSION, Part, called, machine_of, open_parts, read_parts
 from ganrt.readme import readme
+from ganrt.values import path_of
 
 
 def complete(root: Path, own: str | None = None, remaking: Collection[int] = ()) -> bool:
@@ -71,7 +72,7 @@ def merge(root: str | os.PathLike[str]) -> int:
     saying which; DatasetDamaged, StorageError.
     """
     try:
-        return _merge(Path(root))
+        return _merge(path_of("dataset", root))
     except OSError as error:
         raise storage_error(error) from error
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ganrt.card import Card
 from ganrt.errors import GanrtError, UnknownModel, UsageError
+from ganrt.files import storage_error
+from ganrt.values import path_of, told
 
 _HERE = Path(__file__).resolve().parent
 
@@ -43,8 +45,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises UnknownModel.
     """
     if is_path(name_or_path):
-        path = Path(name_or_path)
-        if path.is_file():
+        path = path_of("model", name_or_path)
+        if _is_file(path):
             return path
         what = (
             "is a folder" if path.is_dir() else "there is no such file" if not path.exists() else "is no regular file"
@@ -54,13 +56,13 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         )
     for folder in _folders():
         path = folder / f"{name_or_path}.onnx"
-        if path.is_file():
+        if _is_file(path):
             return path
     names = sorted({path.stem for folder in _folders() for path in folder.glob("*.onnx")})
     near = difflib.get_close_matches(str(name_or_path), names, 1)
     meant = f"Did you mean {near[0]}? " if near else ""
     raise UnknownModel(
-        f"no model named {name_or_path!r}",
+        f"no model named {told(name_or_path)}",
         f"{meant}There are: {', '.join(names) or 'none'}. A file is given by its path, as in ./{name_or_path}.onnx.",
     )
 
@@ -72,11 +74,12 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
     """
     from ganrt.contract import read_model
 
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise UsageError(f"{os.fspath(folder)} is no folder", "Name folders that hold .onnx files.")
+    named = [path_of("folder", folder) for folder in folders]
+    for folder in named:
+        if not os.path.isdir(folder):
+            raise UsageError(f"{folder} is no folder", "Name folders that hold .onnx files.")
     found: dict[str, Model] = {}
-    for folder in [Path(f) for f in folders] if folders else _folders():
+    for folder in named or _folders():
         for path in sorted(folder.glob("*.onnx")):
             if path.stem in found:
                 continue
@@ -89,6 +92,13 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
             size = os.stat(path, follow_symlinks=card is not None).st_size
             found[path.stem] = Model(path.stem, path, size, card, problem, dynamic)
     return list(found.values())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # its name is too long, or a folder on the way may not be read
+        raise storage_error(error) from error
 
 
 def _folders() -> Iterator[Path]:

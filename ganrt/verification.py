@@ -23,6 +23,7 @@ from ganrt.parts import MANIFEST, README, Part, machine_of, open_parts, torn_lin
 from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan
+from ganrt.values import check_hooks, flag, path_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def verify(
 
     Raises DatasetError when there is no dataset, and with ``repair`` what generating raises.
     """
-    root = Path(root)
+    root = path_of("dataset", root)
+    check_hooks(progress)
+    flag("repair", repair)
     try:
         if images is not None and not any(isinstance(p.plan, TranslationPlan) for p in open_parts(root).values()):
             raise UsageError(f"images do not apply: {root} was made of latents", "Leave them out.")
