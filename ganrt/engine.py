@@ -15,7 +15,7 @@ import isal
 import PIL
 
 from ganrt import __version__
-from ganrt.errors import GanrtError
+from ganrt.errors import GanrtError, InferenceError
 from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.layouts import Layout, ShardWriter, layout_of
@@ -255,8 +255,8 @@ class _Run:
         try:
             in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
-        except (GanrtError, OSError) as error:
-            raised = storage_error(error) if isinstance(error, OSError) else error
+        except (GanrtError, OSError, MemoryError) as error:
+            raised = typed(error, job.plan)
             raised.add_note(
                 f"{self.found + self.committed:,} of {self.own:,} images are finished and kept; "
                 "the same command goes on from there."
@@ -337,3 +337,13 @@ def made_with(maker: Maker) -> dict[str, str]:
     """The software that decides bytes, and the kind of device with its options, for the record."""
     versions = {"ganrt": __version__, "isal": isal.__version__, "pillow": PIL.__version__, **installed_runtimes()}
     return {**versions, "device": maker.device.partition(":")[0], **maker.provider_options}
+
+
+def typed(error: GanrtError | OSError | MemoryError, plan: DatasetPlan) -> GanrtError:
+    """What went wrong while images were made and written, as an error that says what to do."""
+    if isinstance(error, MemoryError):
+        of = f" of {plan.pixels[1]}x{plan.pixels[0]}" if plan.pixels else ""
+        return InferenceError(
+            f"batches of {plan.batch} images{of} do not fit into memory", "Use a smaller --batch, or fewer --workers."
+        )
+    return storage_error(error) if isinstance(error, OSError) else error

@@ -214,7 +214,13 @@ class Generator(Network):
         kept = slice(max(start, first) - first, min(stop, first + count) - first)
         images = to_mode(images[kept], samples.mode)
         if samples.size:
-            images = resize(images, samples.size, samples.resample)
+            try:
+                images = resize(images, samples.size, samples.resample)
+            except MemoryError:
+                size = "x".join(map(str, samples.size))
+                raise InferenceError(
+                    f"{len(images)} images of {size} do not fit into memory", self._too_large
+                ) from None
         return Batch(
             np.ascontiguousarray(images),
             None if draw.y is None else draw.y[kept],

@@ -54,11 +54,11 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         raise UnknownModel(
             f"model {os.fspath(path)}: {what}", "Give the path of an .onnx file or a name that `ganrt models` lists."
         )
-    for folder in _folders():
+    for folder in model_folders():
         path = folder / f"{name_or_path}.onnx"
         if _is_file(path):
             return path
-    names = sorted({path.stem for folder in _folders() for path in folder.glob("*.onnx")})
+    names = sorted({path.stem for folder in model_folders() for path in folder.glob("*.onnx")})
     near = difflib.get_close_matches(str(name_or_path), names, 1)
     meant = f"Did you mean {near[0]}? " if near else ""
     raise UnknownModel(
@@ -79,7 +79,7 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
         if not os.path.isdir(folder):
             raise UsageError(f"{folder} is no folder", "Name folders that hold .onnx files.")
     found: dict[str, Model] = {}
-    for folder in named or _folders():
+    for folder in named or model_folders():
         for path in sorted(folder.glob("*.onnx")):
             if path.stem in found:
                 continue
@@ -101,11 +101,16 @@ def _is_file(path: Path) -> bool:
         raise storage_error(error) from error
 
 
-def _folders() -> Iterator[Path]:
+def modelmodel_folders() -> Iterator[Path]:
+    """Where generators are looked for by name: the folders of GANRT_MODELS, then the shipped ones."""
     for text in os.environ.get("GANRT_MODELS", "").split(os.pathsep):
         if text:
             yield Path(text)
-    # Inside an installed wheel; in a checkout.
+    yield from shippedmodel_folders()
+
+
+def shippedmodel_folders() -> Iterator[Path]:
+    """Where the shipped generators lie: inside an installed wheel; in a checkout."""
     for folder in (_HERE / "exported", _HERE.parent / "exported"):
         if folder.is_dir():
             yield folder

@@ -26,7 +26,7 @@ from ganrt.grid import arrange, write_picture
 from ganrt.latents import latents
 from ganrt.samples import check_samples, check_size
 from ganrt.shards import require
-from ganrt.values import choice, flag, path_of, several
+from ganrt.values import choice, flag, path_of, several, told
 
 STEPS, STEPS_OF_PNG = 30, 8
 FPS = 20
@@ -87,7 +87,7 @@ def interpolate(
     seeds = several("seeds", seeds)
     if len(seeds) < 2 or (square and len(seeds) != 4):
         wanted = "Give four, for the corners of the square." if square else "Give two at least."
-        raise UsageError(f"{len(seeds)} seeds", wanted)
+        raise UsageError(f"{len(seeds)} seeds: {told(seeds)[1:-1]}", wanted)
     if frames is None:
         frames = STEPS if moving else STEPS_OF_PNG
     steps = require("frames", frames, 1, _MAX_STEPS)

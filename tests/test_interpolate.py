@@ -260,7 +260,7 @@ def test_a_square_has_the_four_seeds_at_its_corners(tiny: Make, tmp_path: Path, 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"out": "walk.avi"}, "walk.avi ends in none of .gif, .webp, .mp4 and .png\nName an animation"),
     ({"out": "no/walk.gif"}, "no is no folder\nMake it first"),
-    ({"seeds": [1]}, "1 seeds\nGive two at least."),
+    ({"seeds": [1]}, "1 seeds: 1\nGive two at least."),
     ({"seeds": [1, -2]}, "seed -2\nExpected a whole number of 0"),
     ({"frames": 0}, "frames 0\nExpected a whole number of 1 to 10000."),
     ({"out": "walk.gif", "fps": 60}, "fps 60\nExpected a whole number of 1 to 50."),
