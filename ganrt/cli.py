@@ -285,7 +285,7 @@ def _verify_models(folders: list[Path], as_json: bool) -> None:
     changed = [checked.name for checked in found if not checked.well]
     if changed:
         error = ModelError(
-            f"not as they were shipped: {', '.join(changed)}",
+            f"not as shipped: {', '.join(changed)}",
             "Install ganrt again: pip install --force-reinstall ganrt",
         )
         error.exit_code = 5

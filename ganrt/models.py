@@ -101,15 +101,15 @@ def _is_file(path: Path) -> bool:
         raise storage_error(error) from error
 
 
-def modelmodel_folders() -> Iterator[Path]:
+def model_folders() -> Iterator[Path]:
     """Where generators are looked for by name: the folders of GANRT_MODELS, then the shipped ones."""
     for text in os.environ.get("GANRT_MODELS", "").split(os.pathsep):
         if text:
             yield Path(text)
-    yield from shippedmodel_folders()
+    yield from shipped_folders()
 
 
-def shippedmodel_folders() -> Iterator[Path]:
+def shipped_folders() -> Iterator[Path]:
     """Where the shipped generators lie: inside an installed wheel; in a checkout."""
     for folder in (_HERE / "exported", _HERE.parent / "exported"):
         if folder.is_dir():

@@ -30,7 +30,6 @@ def ganrt_in(folder: Path, words: str, variables: dict[str, str] | None = None) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=300,
-        **more,
     )
     return done.returncode, done.stdout
 
