@@ -48,13 +48,23 @@ def test_with_every_stream_closed_a_dataset_is_made_and_holds_nothing_else(tmp_p
     tally.survived(ROW, 4)
 
 
+def test_a_reader_that_goes_and_a_path_that_is_empty(tmp_path: Path, tally: Tally) -> None:
+    """A broken pipe is an exit code and no message; an unset variable is no folder."""
+    for words, code, wanted in (
+        ("ganrt models . | head -0; exit ${PIPESTATUS[0]}", 1, b""),
+        (f"{GENERATE} ''", 2, b"'--out': '' is no path"),
+    ):
+        ended, shown = ganrt_in(tmp_path, words)
+        assert (ended, wanted in shown, b"Traceback" in shown) == (code, True, False), shown
+    tally.survived(ROW, 2)
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("words", "code", "wanted"),
     [
-        ("ganrt models . | head -0; exit ${PIPESTATUS[0]}", 1, b""),
         (f"{GENERATE} a | head -0; ganrt verify a", 0, b"every file is as it was written"),
         ("ganrt models . > /dev/full", 4, b"no space"),
-        (f"{GENERATE} ''", 2, b"'--out': '' is no path"),
         (f"{GENERATE} tiny.onnx", 2, b"tiny.onnx is a file"),
         (f"{GENERATE} tiny.onnx/a", 1, b"Not a directory (tiny.onnx/a)"),
         (f"{GENERATE} " + "a" * 300, 1, b"File name too long"),
