@@ -274,7 +274,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"latent_std": 0}, "latent std 0\nExpected a number above 0"),
     ({"classes": "a,b,c"}, "3 classes for 2 seeds\nGive one class, or as many as there are seeds."),
     ({"classes": "a,a"}, "class 'a' is named twice"),
-    ({"square": True}, "2 seeds\nGive four, for the corners of the square."),
+    ({"square": True}, "2 seeds: 1, 2\nGive four, for the corners of the square."),
     ({"square": True, "out": "walk.gif"}, "a square is a picture\nWrite it as .png"),
     ({"square": True, "loop": True, "seeds": [1, 2, 3, 4]}, "a square has no loop\n"),
     ({"square": True, "classes": "a,b", "seeds": [1, 2, 3, 4]}, "a square in z has one class\nGive one class"),

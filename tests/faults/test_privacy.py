@@ -121,10 +121,12 @@ def every_byte(path: Path) -> Iterator[tuple[str, bytes]]:
 def traces() -> list[bytes]:
     """What tells of this machine and this moment."""
     now = time.time()
-    days = [
-        time.strftime(form, time.gmtime(now + s)) for s in (-86400, 0) for form in ("%Y-%m-%d", "%Y%m%d", "%Y:%m:%d")
-    ]
-    found = [TAG, str(ROOT), os.uname().nodename, os.uname().release, *days, str(int(now))[:5] + "[0-9]{5}"]
+    forms = ("%Y-%m-%d", "%Y%m%d", "%Y:%m:%d", "%d %b %Y")
+    days = [time.strftime(form, time.gmtime(now - ago)) for ago in (0, 86400) for form in forms]
+    moment = f"(?<![0-9.]){int(now) // 100_000}[0-9]{{5}}(?![0-9])"
+    system = os.uname()  # names that are too short are found by chance
+    names = [re.escape(name) for name in (system.nodename, system.release) if len(name) > 7]
+    found = [TAG + "-", re.escape(str(ROOT)), *names, *days, moment]
     if match := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()):
         found.append(re.escape(match[1].strip()))
     return [text.encode() for text in found]
