@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow faults lint wheel clean
+.PHONY: help demo test test-slow faults lint audit wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
@@ -29,6 +29,9 @@ lint: $(VENV)/.test ## Lint and check types alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: ## Ask osv.dev whether a pinned version has a known vulnerability (a warning where it cannot be reached)
+	$(PYTHON) .ci/audit.py
 
 wheel: $(VENV)/.demo ## Build the wheel in dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -65,7 +65,7 @@ def check_writer(path: Path) -> None:
         raise UsageError(
             f"{os.fspath(path)} ends in none of {', '.join(WRITERS)} and .png", "Name an animation, or a strip in PNG."
         )
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{path.parent} is no folder", "Make it first, or write the file somewhere else.")
     if path.suffix.lower() == ".mp4":
         _need_video()

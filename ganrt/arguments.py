@@ -19,7 +19,7 @@ def latent_feeds(card: Card, z: ArrayLike, y: ArrayLike | None) -> dict[str, NDA
     if classes:
         if y is None:
             raise UsageError(f"generator {card.name} needs y", f"Expected labels of 0 to {classes - 1}.")
-        labels = np.asarray(y)
+        labels = _array("y", y, "Expected integers [N] or one for all.")
         if labels.dtype.kind not in "iu" or labels.ndim > 1:
             raise UsageError(f"y is {labels.dtype} {list(labels.shape)}", "Expected integers [N] or one for all.")
         if labels.ndim and len(labels) != len(latents):
@@ -53,12 +53,20 @@ def style_feeds(card: Card, w: ArrayLike) -> dict[str, NDArray[Any]]:
 
 def _floats(name: str, given: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
     expected = f"[{', '.join(['N', *map(str, shape)])}]"
-    try:
-        array = np.ascontiguousarray(given, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is no array of numbers: {error}", f"Expected float32 {expected}.") from None
+    array = _array(name, given, f"Expected float32 {expected}.")
+    if array.dtype.kind not in "iuf":
+        raise UsageError(f"{name} is no array of numbers: it is {array.dtype}", f"Expected float32 {expected}.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused below
+        array = np.ascontiguousarray(array, np.float32)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         raise UsageError(f"{name} of shape {list(array.shape)}", f"Expected {expected}.")
     if not np.isfinite(array).all():
         raise UsageError(f"{name} holds NaN or infinity", "Expected finite numbers.")
     return array
+
+
+def _array(name: str, given: ArrayLike, hint: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} is no array of numbers: {error}", hint) from None

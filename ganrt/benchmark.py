@@ -24,6 +24,7 @@ from ganrt.network import MAX_THREADS
 from ganrt.providers import cpu_count, parse_device
 from ganrt.samples import Samples, check_samples
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, require
+from ganrt.values import check_hooks, path_of, told
 from ganrt.workers import MAX_WORKERS, arrange, in_threads
 
 _PARTS = 256  # images whose encoding and writing are timed
@@ -90,11 +91,13 @@ def bench(
     batch = require("batch", DEFAULT_BATCH if batch is None else batch, 1, MAX_BATCH)
     workers = None if workers is None else require("workers", workers, 1, MAX_WORKERS)
     threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
-        raise UsageError(f"seconds {seconds!r}", "Expected a number above 0, up to 3600.")
     parse_device(device)
+    check_hooks(None, cancel)
+    out = None if out is None else path_of("out", out)
     if out is not None and not os.path.isdir(out):
-        raise StorageError(f"no folder {os.fspath(out)}", "Name one that is there, and that you may write to.")
+        raise StorageError(f"no folder {out}", "Name one that is there, and that you may write to.")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
+        raise UsageError(f"seconds {told(seconds)}", "Expected a number above 0, up to 3600.")
     path = find_model(model)
     checked = read_model(path)
     callers, each = arrange(workers, threads, MAX_INDEX)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ganrt.errors import ContractError, UnknownClass, UsageError
+from ganrt.values import told
 
 CONTRACT = 1  # the version written, and the newest one understood
 METADATA_KEY = "ganrt.card"
@@ -108,11 +109,11 @@ class Card:
         if 0 <= number < count:
             return number
         if not count:
-            raise UnknownClass(f"class {wanted!r}: generator {self.name} has no classes", "Leave the classes out.")
+            raise UnknownClass(f"class {told(wanted)}: generator {self.name} has no classes", "Leave the classes out.")
         shown = ", ".join(self.class_names[:20]) + (f" and {count - 20} more" if count > 20 else "")
-        near = difflib.get_close_matches(str(wanted), self.class_names, 3)
+        near = difflib.get_close_matches(told(wanted).strip("'"), self.class_names, 3)
         meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise UnknownClass(f"generator {self.name} has no class {wanted!r}", f"{meant}It has {count}: {shown}.")
+        raise UnknownClass(f"generator {self.name} has no class {told(wanted)}", f"{meant}It has {count}: {shown}.")
 
     def to_json(self) -> str:
         """The card as the JSON text that the metadata holds, without what says nothing in a card of its kind."""

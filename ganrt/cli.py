@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,23 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ganrt import __version__
-from ganrt.console import before_running, crew, endable, parsed_size, plain, report_text, short, shown, with_progress
-from ganrt.errors import GanrtError, UsageError
+from ganrt.console import (
+    Group,
+    PathArgument,
+    PathOption,
+    before_running,
+    crew,
+    endable,
+    open_streams,
+    parsed_size,
+    plain,
+    quoted,
+    report_text,
+    short,
+    shown,
+    with_progress,
+)
+from ganrt.errors import GanrtError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from ganrt.card import Card
@@ -25,6 +39,7 @@ app = typer.Typer(
     help="Images out of trained GANs: batched, labelled, balanced, resumable, reproducible, on CPU or CUDA.",
     epilog="Exit codes: 0 done, 1 error, 2 usage, 3 the folder holds another dataset, 4 storage full, "
     "5 verify found damage, 130 and 143 interrupted.",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -42,6 +57,7 @@ Classes = Annotated[
 
 def main() -> NoReturn:
     """The entry point ``ganrt``: errors become a message, what to do, and an exit code."""
+    open_streams()
     try:
         try:
             app()
@@ -83,7 +99,7 @@ def _options(
 @app.command()
 def generate(
     n: Annotated[int, typer.Option("--n", help="How many images.")],
-    out: Annotated[Path, typer.Option(help="The dataset's folder; the same command goes on where it stopped.")],
+    out: Annotated[Path, PathOption(help="The dataset's folder; the same command goes on where it stopped.")],
     model: Annotated[
         str, typer.Option(help="A name that `ganrt models` lists, or the path of an .onnx file.")
     ] = "fashion",
@@ -208,7 +224,7 @@ def _forecast_text(told: Forecast) -> str:
     from ganrt.console import size_text
 
     inodes = "" if told.inodes_free is None else f", {told.inodes_free:,} free"
-    return "\n".join(
+    lines = "\n".join(
         (
             f"would make {told.images:,} images ({told.already:,} are there) in {told.out}",
             f"files:  {told.files:,} (inodes {told.inodes:,}{inodes})",
@@ -219,16 +235,27 @@ def _forecast_text(told: Forecast) -> str:
             "nothing was written",
         )
     )
+    return shown(lines)
 
 
 @app.command()
 def models(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Folders to list instead.")] = None,
+    folders: Annotated[list[Path] | None, PathArgument(help="Folders to list instead.")] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare the shipped ones with the SHA-256 they were shipped with; exit code 5 when one differs.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the generators: the shipped ones, and those in the folders of GANRT_MODELS."""
     from ganrt.models import list_models
 
+    if verify:
+        _verify_models(folders or [], as_json)
+        return
     found = list_models(*(folders or ()))
     if as_json:
         print(
@@ -245,6 +272,26 @@ def models(
         print("no generators found", file=sys.stderr)
     for m in found:
         print(f"{short(m.name):<16} {_one_line(m.card, m.dynamic, m.size) if m.card else short(m.problem)}")
+
+
+def _verify_models(folders: list[Path], as_json: bool) -> None:
+    from ganrt.shipped import check_models
+
+    found = check_models(*folders)
+    if as_json:
+        print(json.dumps([{**asdict(checked), "path": str(checked.path), "well": checked.well} for checked in found]))
+    else:
+        for checked in found:
+            problem = f": {short(checked.problem)}" if checked.problem else ""
+            print(f"{short(checked.name):<16} {checked.state:<12} {shown(str(checked.path))}{problem}")
+    changed = [checked.name for checked in found if not checked.well]
+    if changed:
+        error = ModelError(
+            f"not as shipped: {', '.join(changed)}",
+            "Install ganrt again: pip install --force-reinstall ganrt",
+        )
+        error.exit_code = 5
+        raise error
 
 
 def _one_line(card: Card, dynamic: bool, size: int) -> str:
@@ -311,7 +358,7 @@ def inspect(
 @endable()
 def preview(
     source: Annotated[str, typer.Argument(help="A generator's name or path, or a dataset's folder.")],
-    out: Annotated[Path, typer.Option(help="The grid's file, .png.")],
+    out: Annotated[Path, PathOption(help="The grid's file, .png.")],
     rows: Annotated[int | None, typer.Option(help="Rows at most; each class is one.")] = None,
     cols: Annotated[int | None, typer.Option(help="Images a row. [10]")] = None,
     classes: Classes = None,
@@ -323,13 +370,13 @@ def preview(
 
     before_running(device, quiet=False)
     grid = draw(source, out, rows=rows, cols=cols, classes=classes, seed=seed, device=device)
-    print(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels")
+    print(shown(f"{out}: {grid.shape[1]}x{grid.shape[0]} pixels"))
 
 
 @app.command()
 @endable()
 def verify(
-    dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")],
+    dataset: Annotated[Path, PathArgument(help="The dataset's folder.")],
     repair: Annotated[bool, typer.Option("--repair", help="Make exactly what is broken again.")] = False,
     model: Annotated[
         str | None,
@@ -337,7 +384,7 @@ def verify(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="With --repair, of what translate or upscale made: the images that it was made of."),
+        PathOption(help="With --repair, of what translate or upscale made: the images that it was made of."),
     ] = None,
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -366,20 +413,20 @@ def verify(
         for found in damage:
             print(shown(f"{found.name}: {found.what}"))
         if not damage:
-            print(f"{dataset}: every file is as it was written")
+            print(shown(f"{dataset}: every file is as it was written"))
     if damage:
-        again = "" if repair else f"Make what is broken again: ganrt verify {shlex.quote(str(dataset))} --repair"
+        again = "" if repair else f"Make what is broken again: ganrt verify {quoted(dataset)} --repair"
         extra = "Extra files are left alone; move them away yourself." if any(d.part is None for d in damage) else ""
         raise DatasetDamaged(f"{len(damage):,} things are not as they should be", again or extra or None)
 
 
 @app.command()
-def merge(dataset: Annotated[Path, typer.Argument(help="The dataset's folder.")]) -> None:
+def merge(dataset: Annotated[Path, PathArgument(help="The dataset's folder.")]) -> None:
     """Write README and manifest once all machines are done (the last one does it by itself)."""
     from ganrt.manifest import merge as join
 
     count = join(dataset)
-    print(f"{dataset}: {count:,} images, complete")
+    print(shown(f"{dataset}: {count:,} images, complete"))
 
 
 @app.command()
@@ -388,7 +435,7 @@ def bench(
         str, typer.Argument(help="A name that `ganrt models` lists, or the path of an .onnx file.")
     ] = "fashion",
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write under, on the disk that counts. [the temporary one]")
+        Path | None, PathOption(help="The folder to write under, on the disk that counts. [the temporary one]")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a call of the network. [64]")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that make batches. [as generate picks]")] = None,

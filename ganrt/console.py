@@ -13,19 +13,73 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
+from typer.core import TyperGroup
+
 from ganrt.errors import Cancelled, UsageError
+from ganrt.values import told
 
 if TYPE_CHECKING:
     from ganrt.engine import Progress, Report
 
+DIGITS = 20  # of a whole number in a text: more than any that is taken, and fewer than Python refuses to read
 _BAR = 28
 _QUIET_INTERVAL = 5.0  # seconds between lines where stderr is no terminal
 _PATIENCE = 1.5  # seconds an interrupted run may take to end by itself
+
+
+class Group(TyperGroup):
+    """The command ``ganrt``: what the parser says of a value it cannot take shows the value too."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # Newer versions of Typer repeat pydantic's message, which says only what was expected.
+            causes: list[Any] = getattr(error.__cause__, "errors", list)()
+            if causes and "input" in causes[0]:
+                error.message = f"{told(causes[0]['input'])}: {error.message}"
+            raise
+
+
+def path(text: str) -> Path:
+    """A path given on the command line."""
+    if not text:
+        raise typer.BadParameter("'' is no path. Is it a variable of the shell that was not set?")
+    return Path(text)
+
+
+PathOption: Any = partial(typer.Option, parser=path)
+PathArgument: Any = partial(typer.Argument, parser=path)
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as a word of a command that is suggested: one that begins with a dash would be an option there."""
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def open_streams() -> None:
+    """Makes stdin, stdout and stderr fit to be written to, whatever the process was started with.
+
+    Where one is closed, the next file opened would take its number, and get what libraries print there. What the
+    terminal's encoding lacks is written as Python escapes it, instead of ending the run.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class ProgressBar:
@@ -216,8 +270,8 @@ def parsed_size(text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
     numbers = text.lower().split("x")
-    if len(numbers) > 2 or not all(number.strip().isdecimal() for number in numbers):
-        raise UsageError(f"size {text!r}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
+    if len(numbers) > 2 or not all(number.strip().isdecimal() and len(number) <= DIGITS for number in numbers):
+        raise UsageError(f"size {told(text)}", "Expected a side or WIDTHxHEIGHT in pixels, as in 64 or 64x48.")
     sides = [int(number) for number in numbers]
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
@@ -238,7 +292,7 @@ def with_progress(run: Callable[[Callable[[Progress], None] | None, threading.Ev
 
 def report_text(report: Report) -> str:
     """What a run did, for people, and what comes next."""
-    out = shlex.quote(report.out)
+    out = quoted(report.out)
     if report.device is None:
         lines = [f"nothing to do: {report.already:,} images are in {report.out}"]
     else:
@@ -252,7 +306,7 @@ def report_text(report: Report) -> str:
         lines.append(f"next: ganrt preview {out} --out preview.png, or ganrt verify {out}")
     else:
         lines.append("not complete yet: other shares are missing; the machine that ends last completes it")
-    return "\n".join(lines)
+    return shown("\n".join(lines))
 
 
 def crew(processes: int, workers: int) -> str:

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from ganrt.engine import Maker, make_shard
+from ganrt.engine import Maker, failure, make_shard
 from ganrt.errors import StorageFull
-from ganrt.files import storage_error
 from ganrt.generation import prepare
 from ganrt.generator import Generator
 from ganrt.layouts import layout_of
@@ -91,8 +90,8 @@ def forecast(
         maker = job.load(threads)
         loose, size, on_disk, seconds = _probe(maker, job.plan)
         free, inodes_free = _free(job.root)
-    except OSError as error:
-        raise storage_error(error) from error
+    except (OSError, MemoryError) as error:
+        raise failure(error, job.plan) from error
     layout = layout_of(job.plan)
     rate = min(workers * processes, max(1, -(-todo // job.plan.batch))) / seconds
     files = todo if loose else len(layout.common(0)) or shards

@@ -262,13 +262,7 @@ class _Run:
             in_threads(self._work, self._tasks(), workers, self._stop, cancel, tick, self._admit)
             tick()
         except (GanrtError, OSError, MemoryError) as error:
-            if isinstance(error, GanrtError):
-                raised = error
-            elif isinstance(error, OSError):
-                raised = storage_error(error)
-            else:
-                what = f"batches of {job.plan.batch} by {self.workers} workers do not fit into memory"
-                raised = InferenceError(what, "Use a smaller batch (--batch), or fewer --workers.")
+            raised = failure(error, job.plan)
             if isinstance(raised, StorageError):
                 self._ledger.check()  # says more than that a file is not there
             raised.add_note(
@@ -354,3 +348,13 @@ def made_with(maker: Maker) -> dict[str, str]:
     """The software that decides bytes, and the kind of device with its options, for the record."""
     versions = {"ganrt": __version__, "isal": isal.__version__, "pillow": PIL.__version__, **installed_runtimes()}
     return {**versions, "device": maker.device.partition(":")[0], **maker.provider_options}
+
+
+def failure(error: GanrtError | OSError | MemoryError, plan: DatasetPlan) -> GanrtError:
+    """What went wrong while images were made and written, as an error that says what to do."""
+    if isinstance(error, MemoryError):
+        of = f" of {plan.pixels[1]}x{plan.pixels[0]}" if plan.pixels else ""
+        return InferenceError(
+            f"batches of {plan.batch} images{of} do not fit into memory", "Use a smaller --batch, or fewer --workers."
+        )
+    return storage_error(error) if isinstance(error, OSError) else error

@@ -25,6 +25,7 @@ from ganrt.parts import open_parts
 from ganrt.planning import make_plan
 from ganrt.samples import Samples
 from ganrt.shards import DEFAULT_BATCH, Plan, Shard, require
+from ganrt.values import path_of
 from ganrt.verification import generator_of
 from ganrt.walks import images_at
 
@@ -81,7 +82,7 @@ def explain(
     """
     path = None if out is None else check_png(out)
     index = require("index", index, 0, MAX_INDEX)
-    if Path(source).is_dir() and not names_a_model(source):
+    if os.path.isdir(path_of("source", source)) and not names_a_model(source):
         given = {"seed": seed, "classes": classes, "psi": psi, "latent std": latent_std}
         for name, value in given.items():
             if value is not None:
@@ -91,7 +92,7 @@ def explain(
         for name, text in (("part", part), ("model", model)):
             if text is not None:
                 raise UsageError(f"{name} does not apply to a generator", "It goes with a dataset's folder.")
-        plan, generator, named = _of_generator(source, seed or 0, classes, psi, latent_std, device)
+        plan, generator, named = _of_generator(source, 0 if seed is None else seed, classes, psi, latent_std, device)
     samples = samples_of(plan)
     [batch] = generator.batches(samples, index, index + 1, plan.batch)
     card = generator.card

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganrt.console import plain, shown
+from ganrt.console import PathArgument, PathOption, plain, quoted, shown
 from ganrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,20 +41,20 @@ class _Target:
 def export(
     source: Annotated[
         Path | None,
-        typer.Argument(
+        PathArgument(
             help="A run folder or a snapshot of it; Keras' .h5 or .keras; a float .onnx, or a generator to export "
             "again. Not with --torch."
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The file to write, .onnx. [of a run: RUN_DIR/NAME.onnx; of Keras' files: beside them]"),
+        PathOption(help="The file to write, .onnx. [of a run: RUN_DIR/NAME.onnx; of Keras' files: beside them]"),
     ] = None,
     torch: Annotated[
         str | None,
         typer.Option(metavar="MODULE:CALLABLE", help="What makes a PyTorch network; it is imported, which runs it."),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="With --torch: its weights, .pt, .pth, .tar, …")] = None,
+    weights: Annotated[Path | None, PathOption(help="With --torch: its weights, .pt, .pth, .tar, …")] = None,
     torch_args: Annotated[
         str | None, typer.Option(metavar="JSON", help='With --torch: its arguments, {"ngpu": 1} or [100, 64].')
     ] = None,
@@ -78,8 +77,8 @@ def export(
     data: Annotated[str | None, typer.Option(help="For the card: what it was trained on.")] = None,
     data_licence: Annotated[str | None, typer.Option(help="For the card: the licence of that data.")] = None,
     licence: Annotated[str | None, typer.Option(help="For the card: the licence of the weights.")] = None,
-    card: Annotated[Path | None, typer.Option(help="JSON with those four texts.")] = None,
-    quality: Annotated[Path | None, typer.Option(help="JSON with measured figures for the card.")] = None,
+    card: Annotated[Path | None, PathOption(help="JSON with those four texts.")] = None,
+    quality: Annotated[Path | None, PathOption(help="JSON with measured figures for the card.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or fp16 for GPUs, a file of its own.")] = "fp32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
@@ -141,7 +140,7 @@ def _of_file(source: Path, target: _Target, of_foreign: dict[str, Any], texts_sa
     if kind in _WEIGHTS:
         raise UsageError(
             f"{source}: weights alone do not say what network they belong to",
-            f"Name the code that makes it: ganrt export --torch module:Generator --weights {shlex.quote(str(source))} "
+            f"Name the code that makes it: ganrt export --torch module:Generator --weights {quoted(source)} "
             "--out generator.onnx",
         )
     if kind in _KERAS:
@@ -233,7 +232,7 @@ def _refuse(options: dict[str, Any], where: str, hint: str) -> None:
 def _say_next(file: Path, card: Card) -> None:
     from ganrt.card import IMAGES
 
-    model = shlex.quote(str(file) if file.parent != Path() else f"./{file}")
+    model = quoted(str(file) if file.parent != Path() else f"./{file}")
     if card.kind == IMAGES:
         print(f"next: ganrt {'upscale' if card.scale > 1 else 'translate'} {model} IMAGES DIR")
     else:

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Unpack
 
 from ganrt.contract import read_model
@@ -21,6 +20,7 @@ from ganrt.planning import PlanOptions, make_plan, parse_shard
 from ganrt.providers import check_provider_options, parse_device
 from ganrt.samples import Samples
 from ganrt.shards import Plan, require
+from ganrt.values import check_hooks, flag, path_of
 from ganrt.workers import MAX_PROCESSES, MAX_WORKERS
 
 
@@ -58,6 +58,7 @@ def generate(
     Raises the errors of :func:`ganrt.load`, UsageError, DatasetMismatch, DatasetLocked, DatasetDamaged,
     StorageError, StorageFull, InferenceError, Cancelled.
     """
+    check_hooks(progress, cancel)
     processes = require("processes", processes, 1, MAX_PROCESSES)
     job = prepare(model, n, out, workers, threads, device, provider_options, shard, overwrite, options, processes)
     if processes == 1:
@@ -97,7 +98,8 @@ def prepare(
     parse_device(device)
     check_provider_options(provider_options, device)
     machine = parse_shard(shard)
-    if overwrite and machine[1] > 1:
+    root = path_of("out", out)
+    if flag("overwrite", overwrite) and machine[1] > 1:
         raise UsageError("overwrite would remove what the other machines wrote", "Empty the folder before they start.")
     if isinstance(model, Generator):
         given, card, digest = model, model.card, model.digest
@@ -133,7 +135,7 @@ def prepare(
             f"layout {plan.layout} cannot be made by several processes", "Use folder or webdataset, or one process."
         )
     return Job(
-        root=Path(out),
+        root=root,
         out=os.fspath(out),
         plan=plan,
         n=n,

@@ -14,7 +14,7 @@ from ganrt.arguments import check_has_w, latent_feeds, style_feeds
 from ganrt.card import LATENTS
 from ganrt.contract import CheckedModel
 from ganrt.encode import Pixels, resize, to_mode
-from ganrt.errors import GanrtError, InferenceError
+from ganrt.errors import GanrtError, InferenceError, UsageError
 from ganrt.latents import labels, latents
 from ganrt.network import Network, load_checked_network, load_network, reload_network
 from ganrt.samples import Samples, check_psi, check_run, check_samples
@@ -153,7 +153,12 @@ class Generator(Network):
         n, start = check_run(n, start)
         samples = check_samples(self._card, seed, classes, psi, size, latent_std, resample, mode)
         width, height = samples.size or (self._card.width, self._card.height)
-        images = np.empty((n, height, width, CHANNELS[samples.mode]), np.uint8)
+        try:
+            images = np.empty((n, height, width, CHANNELS[samples.mode]), np.uint8)
+        except (MemoryError, ValueError):
+            raise UsageError(
+                f"n {n}: so many images do not fit into memory", "Take them a batch at a time: stream, or generate."
+            ) from None
         for batch in self.batches(samples, start, start + n, self._batch):
             images[batch.indices - start] = batch.images
         return images
@@ -209,7 +214,13 @@ class Generator(Network):
         kept = slice(max(start, first) - first, min(stop, first + count) - first)
         images = to_mode(images[kept], samples.mode)
         if samples.size:
-            images = resize(images, samples.size, samples.resample)
+            try:
+                images = resize(images, samples.size, samples.resample)
+            except MemoryError:
+                size = "x".join(map(str, samples.size))
+                raise InferenceError(
+                    f"{len(images)} images of {size} do not fit into memory", self._too_large
+                ) from None
         return Batch(
             np.ascontiguousarray(images),
             None if draw.y is None else draw.y[kept],

@@ -18,6 +18,7 @@ from ganrt.models import find_model, is_path
 from ganrt.parts import Part, open_parts, read_parts
 from ganrt.samples import choose_classes
 from ganrt.shards import MAX_SIZE, require
+from ganrt.values import path_of
 
 _GAP = 2  # pixels
 _BACKGROUND = 255
@@ -48,13 +49,13 @@ def preview(
     for name, value in (("rows", rows), ("cols", cols)):
         require(name, 1 if value is None else value, 1, 1000)
     try:
-        if not isinstance(source, Generator) and Path(source).is_dir() and not names_a_model(source):
+        if not isinstance(source, Generator) and path_of("source", source).is_dir() and not names_a_model(source):
             if seed is not None:
                 raise UsageError("seed does not apply to a dataset", "Leave it out.")
             images = _of_dataset(Path(source), rows, cols or _COLS, classes)
         else:
             generator = source if isinstance(source, Generator) else load(find_model(source), device)
-            images = _of_generator(generator, rows, cols or _COLS, classes, seed or 0)
+            images = _of_generator(generator, rows, cols or _COLS, classes, 0 if seed is None else seed)
         grid = arrange(images)
         if path is not None:
             write_picture(path, grid)
@@ -159,10 +160,10 @@ def _within(image: Pixels, most: int) -> Pixels:
 
 def check_png(out: str | os.PathLike[str]) -> Path:
     """The path of a picture to write. Raises UsageError unless it is a .png in a folder that is there."""
-    path = Path(out)
+    path = path_of("out", out)
     if path.suffix.lower() != ".png":
         raise UsageError(f"{os.fspath(out)} does not end in .png", "The grid is written as PNG.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{path.parent} is no folder", "Make it first, or write the grid somewhere else.")
     return path
 

@@ -21,6 +21,7 @@ from ganrt.files import storage_error
 from ganrt.layouts import layout_of
 from ganrt.parts import Part, called, read_parts
 from ganrt.providers import cpu_count
+from ganrt.values import path_of
 from ganrt.workers import in_threads
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -63,7 +64,7 @@ def read_inputs(images: str | os.PathLike[str], cancel: threading.Event | None =
     Raises UsageError for a folder that is none or holds none, DatasetError for images that cannot be read and
     for an unfinished dataset, DatasetDamaged, StorageError, Cancelled.
     """
-    root = Path(images)
+    root = path_of("images", images)
     if not root.is_dir():
         raise UsageError(f"{root} is no folder", "Name a folder of images, or of a dataset.")
     try:

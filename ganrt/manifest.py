@@ -28,6 +28,7 @@ from ganrt.parts import (
 )
 from ganrt.readme import readme
 from ganrt.shards import DatasetPlan, class_folders
+from ganrt.values import path_of
 
 
 def complete(root: Path, own: str | None = None, remaking: Collection[int] = ()) -> bool:
@@ -107,7 +108,7 @@ def merge(root: str | os.PathLike[str]) -> int:
     saying which; DatasetDamaged, StorageError.
     """
     try:
-        return _merge(Path(root))
+        return _merge(path_of("dataset", root))
     except OSError as error:
         raise storage_error(error) from error
 

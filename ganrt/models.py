@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ganrt.card import Card
 from ganrt.errors import GanrtError, UnknownModel, UsageError
+from ganrt.files import storage_error
+from ganrt.values import path_of, told
 
 _HERE = Path(__file__).resolve().parent
 
@@ -43,8 +45,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises UnknownModel.
     """
     if is_path(name_or_path):
-        path = Path(name_or_path)
-        if path.is_file():
+        path = path_of("model", name_or_path)
+        if _is_file(path):
             return path
         what = (
             "is a folder" if path.is_dir() else "there is no such file" if not path.exists() else "is no regular file"
@@ -52,15 +54,15 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         raise UnknownModel(
             f"model {os.fspath(path)}: {what}", "Give the path of an .onnx file or a name that `ganrt models` lists."
         )
-    for folder in _folders():
+    for folder in model_folders():
         path = folder / f"{name_or_path}.onnx"
-        if path.is_file():
+        if _is_file(path):
             return path
-    names = sorted({path.stem for folder in _folders() for path in folder.glob("*.onnx")})
+    names = sorted({path.stem for folder in model_folders() for path in folder.glob("*.onnx")})
     near = difflib.get_close_matches(str(name_or_path), names, 1)
     meant = f"Did you mean {near[0]}? " if near else ""
     raise UnknownModel(
-        f"no model named {name_or_path!r}",
+        f"no model named {told(name_or_path)}",
         f"{meant}There are: {', '.join(names) or 'none'}. A file is given by its path, as in ./{name_or_path}.onnx.",
     )
 
@@ -72,11 +74,12 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
     """
     from ganrt.contract import read_model
 
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise UsageError(f"{os.fspath(folder)} is no folder", "Name folders that hold .onnx files.")
+    named = [path_of("folder", folder) for folder in folders]
+    for folder in named:
+        if not os.path.isdir(folder):
+            raise UsageError(f"{folder} is no folder", "Name folders that hold .onnx files.")
     found: dict[str, Model] = {}
-    for folder in [Path(f) for f in folders] if folders else _folders():
+    for folder in named or model_folders():
         for path in sorted(folder.glob("*.onnx")):
             if path.stem in found:
                 continue
@@ -91,11 +94,23 @@ def list_models(*folders: str | os.PathLike[str]) -> list[Model]:
     return list(found.values())
 
 
-def _folders() -> Iterator[Path]:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # its name is too long, or a folder on the way may not be read
+        raise storage_error(error) from error
+
+
+def model_folders() -> Iterator[Path]:
+    """Where generators are looked for by name: the folders of GANRT_MODELS, then the shipped ones."""
     for text in os.environ.get("GANRT_MODELS", "").split(os.pathsep):
         if text:
             yield Path(text)
-    # Inside an installed wheel; in a checkout.
+    yield from shipped_folders()
+
+
+def shipped_folders() -> Iterator[Path]:
+    """Where the shipped generators lie: inside an installed wheel; in a checkout."""
     for folder in (_HERE / "exported", _HERE.parent / "exported"):
         if folder.is_dir():
             yield folder

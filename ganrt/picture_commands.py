@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import before_running, endable, parsed_size, short
+from ganrt.console import DIGITS, PathOption, before_running, endable, parsed_size, short, shown
 from ganrt.errors import UsageError
+from ganrt.values import told
 
 if TYPE_CHECKING:
     from ganrt.explanation import Explanation
@@ -32,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def interpolate(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The file: .gif, .webp, .mp4 (extra video), or .png for rows of images.")],
+    out: Annotated[Path, PathOption(help="The file: .gif, .webp, .mp4 (extra video), or .png for rows of images.")],
     seeds: Annotated[str, typer.Option(help="The walk's stations, with commas: sample 0 of each seed.")] = "0,1,2,3",
     frames: Annotated[int | None, typer.Option(help="Steps from one station to the next. [30; 8 in a .png]")] = None,
     classes: InTurn = None,
@@ -70,12 +71,12 @@ def interpolate(
         size=parsed_size(size),
         device=device,
     )
-    print(f"{out}: {len(images):,} images of {short(model)}")
+    print(shown(f"{out}: {len(images):,} images of {short(model)}"))
 
 
 def style_mix(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The grid's file, .png.")],
+    out: Annotated[Path, PathOption(help="The grid's file, .png.")],
     rows: Annotated[str, typer.Option(help="Seeds of the sources at the left, with commas.")] = "0,1,2",
     cols: Annotated[str, typer.Option(help="Seeds of the sources above, with commas.")] = "3,4,5,6",
     layers: Annotated[
@@ -100,7 +101,7 @@ def style_mix(
         psi=psi,
         device=device,
     )
-    print(f"{out}: {mix.grid.shape[1]}x{mix.grid.shape[0]} pixels; from above: layers {_listed(mix.layers)}")
+    print(shown(f"{out}: {mix.grid.shape[1]}x{mix.grid.shape[0]} pixels; from above: layers {_listed(mix.layers)}"))
 
 
 def explain(
@@ -116,7 +117,7 @@ def explain(
     model: Annotated[
         str | None, typer.Option(help="Of a dataset: the generator, where the ledger's name is not found.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A picture of what lies around it in latent space, .png.")] = None,
+    out: Annotated[Path | None, PathOption(help="A picture of what lies around it in latent space, .png.")] = None,
     device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
@@ -145,7 +146,7 @@ def explain(
         return
     print(_told(told))
     if out is not None:
-        print(f"around:  {out}")
+        print(shown(f"around:  {out}"))
 
 
 def _told(told: Explanation) -> str:
@@ -166,8 +167,8 @@ def _told(told: Explanation) -> str:
 
 def _seeds(name: str, text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise UsageError(f"{name} {text!r}", "Expected whole numbers with commas, as in 1,2,3.")
+    if not all(word.isdecimal() and len(word) <= DIGITS for word in words):
+        raise UsageError(f"{name} {told(text)}", "Expected whole numbers with commas, as in 1,2,3.")
     return [int(word) for word in words]
 
 

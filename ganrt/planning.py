@@ -13,6 +13,7 @@ from ganrt.latents import MAX_INDEX
 from ganrt.layouts import LAYOUTS, layout_kind
 from ganrt.samples import check_samples
 from ganrt.shards import DEFAULT_BATCH, MAX_BATCH, Plan, require
+from ganrt.values import choice, flag, told
 
 
 class PlanOptions(TypedDict, total=False):
@@ -116,8 +117,8 @@ def check_storing(
 
     Raises UsageError for a value that cannot be meant and for an option that does not apply.
     """
-    if layout not in LAYOUTS:
-        raise UsageError(f"layout {layout!r}", f"Expected {', '.join(LAYOUTS)}.")
+    choice("layout", layout, LAYOUTS)
+    mark = None if mark is None else flag("mark", mark)
     kind = layout_kind(layout)
     if kind.format is None:
         given = [
@@ -126,9 +127,7 @@ def check_storing(
         if given:
             raise UsageError(f"{given[0]} does not apply to layout {layout}", "It holds plain arrays: leave it out.")
     else:
-        format = kind.format if format is None else format
-        if format not in FORMATS:
-            raise UsageError(f"format {format!r}", f"Expected {', '.join(FORMATS)}.")
+        format = choice("format", kind.format if format is None else format, FORMATS)
         if format in DEFAULT_QUALITY:
             quality = require("quality", DEFAULT_QUALITY[format] if quality is None else quality, 1, 100)
         elif quality is not None:
@@ -153,4 +152,4 @@ def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
             return k, m
     except (TypeError, ValueError):
         pass
-    raise UsageError(f"shard {shard!r}", "Expected K/M: of M machines the K-th from 0, as in 0/4, 1/4, 2/4, 3/4.")
+    raise UsageError(f"shard {told(shard)}", "Expected K/M: of M machines the K-th from 0, as in 0/4, 1/4, 2/4, 3/4.")

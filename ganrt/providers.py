@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrt.errors import DeviceUnavailable, InferenceError, UsageError
+from ganrt.values import told
 
 logger = logging.getLogger("ganrt")
 
@@ -114,23 +115,25 @@ def parse_device(device: str) -> tuple[str, int]:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as kind and number. Raises UsageError."""
     match = re.fullmatch(r"(auto|cpu|cuda)(?::([0-9]{1,3}))?", device) if isinstance(device, str) else None
     if not match or (match[2] and match[1] != "cuda"):
-        raise UsageError(f"device {device!r}", "Expected auto, cpu, cuda, or cuda:N with the number of a GPU.")
+        raise UsageError(f"device {told(device)}", "Expected auto, cpu, cuda, or cuda:N with the number of a GPU.")
     return match[1], int(match[2] or 0)
 
 
 def check_provider_options(options: Mapping[str, Any] | None, device: str) -> dict[str, str]:
     """Options for the CUDA provider as ONNX Runtime takes them. Raises UsageError for any that it would ignore."""
     checked = {}
+    if options is not None and not isinstance(options, Mapping):
+        raise UsageError(f"provider options {told(options)}", 'Expected names and values, {"enable_cuda_graph": 1}.')
     if options and parse_device(device)[0] == "cpu":
         raise UsageError("provider options do not apply to the device cpu", "Leave them out, or use the device cuda.")
     for name, value in (options or {}).items():
         if name not in PROVIDER_OPTIONS:
-            raise UsageError(f"provider option {name!r}", f"There are: {', '.join(PROVIDER_OPTIONS)}.")
+            raise UsageError(f"provider option {told(name)}", f"There are: {', '.join(PROVIDER_OPTIONS)}.")
         allowed = PROVIDER_OPTIONS[name]
         text = str(int(value)) if isinstance(value, bool) else str(value)
         if not (re.fullmatch("[0-9]{1,19}", text) if allowed is None else text in allowed):
             expected = "a whole number" if allowed is None else " or ".join(allowed)
-            raise UsageError(f"provider option {name}={value!r}", f"Expected {expected}.")
+            raise UsageError(f"provider option {name}={told(value)}", f"Expected {expected}.")
         checked[name] = text
     return checked
 

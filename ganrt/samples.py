@@ -13,6 +13,7 @@ from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
 from ganrt.shards import CHANNELS, MAX_SIZE, require
+from ganrt.values import choice, several, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,13 @@ def check_samples(
     check_kind(card, LATENTS)
     seed = require("seed", seed, 0, MAX_SEED)
     if not _is_number(latent_std) or not 0 < latent_std <= 100:
-        raise UsageError(f"latent std {latent_std!r}", "Expected a number above 0, up to 100; 1.0 is as trained.")
+        raise UsageError(f"latent std {told(latent_std)}", "Expected a number above 0, up to 100; 1.0 is as trained.")
     if resample is not None and size is None:
         raise UsageError("resample does not apply without a size", "Give a size too, or leave it out.")
-    if resample is not None and resample not in RESAMPLE:
-        raise UsageError(f"resample {resample!r}", f"Expected {', '.join(RESAMPLE)}.")
-    if mode is not None and mode not in CHANNELS:
-        raise UsageError(f"mode {mode!r}", "Expected l (grey) or rgb.")
+    if resample is not None:
+        choice("resample", resample, RESAMPLE)
+    if mode is not None:
+        choice("mode", mode, CHANNELS, "l (grey) or rgb")
     return Samples(
         seed=seed,
         classes=choose_classes(card, classes),
@@ -70,7 +71,7 @@ def check_samples(
 def check_psi(card: Card, psi: float | None) -> float | None:
     """The psi to run with: None where the generator takes none. Raises UsageError."""
     if psi is not None and (not _is_number(psi) or not 0 <= psi <= 1):
-        raise UsageError(f"psi {psi!r}", "Expected a number of 0 (the mean image) to 1 (no truncation).")
+        raise UsageError(f"psi {told(psi)}", "Expected a number of 0 (the mean image) to 1 (no truncation).")
     if card.psi:
         return 1.0 if psi is None else float(psi)
     if psi is not None and psi != 1:
@@ -88,7 +89,7 @@ def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
         return None
     sides = size if isinstance(size, (tuple, list)) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, SupportsIndex) for side in sides):
-        raise UsageError(f"size {size!r}", "Expected a side in pixels, or (width, height).")
+        raise UsageError(f"size {told(size)}", "Expected a side in pixels, or (width, height).")
     return require("width", sides[0], 1, MAX_SIZE), require("height", sides[1], 1, MAX_SIZE)
 
 
@@ -100,7 +101,7 @@ def choose_classes(card: Card, classes: Sequence[str | int] | None) -> tuple[int
     if classes is None:
         return tuple(range(len(card.class_names)))
     wanted: list[str | int] = []
-    for name in [classes] if isinstance(classes, (str, int)) else classes:
+    for name in [classes] if isinstance(classes, str) else several("classes", classes):
         listed = isinstance(name, str) and "," in name and name not in card.class_names
         wanted += [part.strip() for part in str(name).split(",") if part.strip()] if listed else [name]
     chosen = tuple(card.label(name) for name in wanted)

@@ -17,6 +17,7 @@ from ganrt import latents
 from ganrt.errors import UsageError
 from ganrt.latents import MAX_INDEX, MAX_SEED
 from ganrt.names import DEVICE
+from ganrt.values import told
 
 if TYPE_CHECKING:
     from ganrt.encode import Pixels
@@ -136,9 +137,9 @@ class DatasetPlan:
             raise UsageError(
                 f"shard size {self.shard_size} is no multiple of the batch {self.batch}", f"{near} would be one."
             )
-        if self.part and not PART_NAME.fullmatch(self.part):
+        if not isinstance(self.part, str) or (self.part and not PART_NAME.fullmatch(self.part)):
             raise UsageError(
-                f"part {self.part!r}",
+                f"part {told(self.part)}",
                 "Expected up to 40 letters, digits, '-' and '_', starting with a letter or a digit.",
             )
 
@@ -283,9 +284,12 @@ class Plan(DatasetPlan):
 
 def require(name: str, value: SupportsIndex, low: int, high: int) -> int:
     """``value`` as an int. Raises UsageError unless it is a whole number of ``low`` to ``high``."""
-    number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
     if number is None or not low <= number <= high:
-        raise UsageError(f"{name} {value!r}", f"Expected a whole number of {low} to {high}.")
+        raise UsageError(f"{name} {told(value)}", f"Expected a whole number of {low} to {high}.")
     return number
 
 

@@ -21,6 +21,7 @@ from ganrt.errors import UsageError
 from ganrt.generator import Generator, load
 from ganrt.grid import arrange, check_png, write_picture
 from ganrt.shards import require
+from ganrt.values import several
 from ganrt.walks import images_at, keyframes, styles_of
 
 GROUPS = ("coarse", "middle", "fine")
@@ -63,7 +64,7 @@ def style_mix(
     Raises UsageError, also for a generator without w; UnknownClass, StorageError, and what :func:`ganrt.load` raises.
     """
     path = None if out is None else check_png(out)
-    rows, cols = ([given] if isinstance(given, int) else list(given) for given in (rows, cols))
+    rows, cols = several("rows", rows), several("cols", cols)
     if not rows or not cols:
         raise UsageError(f"{len(rows)} rows and {len(cols)} columns", "Give a seed for each: --rows 0,1 --cols 2,3")
     generator = model if isinstance(model, Generator) else load(model, device)
@@ -94,7 +95,7 @@ def choose_layers(layers: str | Sequence[int], num_ws: int) -> tuple[int, ...]:
     coarse are here, as there, those of 4x4 and 8x8.)
     """
     if not isinstance(layers, str):
-        return tuple(sorted({require("layer", layer, 0, num_ws - 1) for layer in layers}))
+        return tuple(sorted({require("layer", layer, 0, num_ws - 1) for layer in several("layers", layers)}))
     bounds = (0, -(-num_ws // 3), -(-2 * num_ws // 3), num_ws)
     groups = dict(zip(GROUPS, itertools.pairwise(bounds), strict=True))
     found: set[int] = set()

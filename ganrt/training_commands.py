@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganrt.console import duration_text, size_text, stoppable
+from ganrt.console import PathOption, duration_text, quoted, size_text, stoppable
 from ganrt.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -37,12 +36,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A name that `ganrt recipes` lists.")],
     data: Annotated[
         Path,
-        typer.Option(
-            help="Images: a folder or zip of them, or of a folder a class; MNIST's or CIFAR's files; an .npz."
-        ),
+        PathOption(help="Images: a folder or zip of them, or of a folder a class; MNIST's or CIFAR's files; an .npz."),
     ],
     run_dir: Annotated[
-        Path | None, typer.Option(help="The run's folder; the same command resumes it. Not needed with --dry-run.")
+        Path | None, PathOption(help="The run's folder; the same command resumes it. Not needed with --dry-run.")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the recipe, as key=value.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and latents.")] = 0,
@@ -84,7 +81,7 @@ def train(
     with stoppable() as cancel:
         run(chosen, images, run_dir, seed=seed, device=device, minutes=minutes, progress=show, cancel=cancel)
     print(f"report: {run_dir / 'report.html'}")
-    print(f"next: ganrt export {shlex.quote(str(run_dir))}")
+    print(f"next: ganrt export {quoted(run_dir)}")
 
 
 def _tick_text(stats: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from ganrt.contract import CheckedModel, read_model
 from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE, Pixels, to_mode
 from ganrt.engine import Job, Progress, Report, make_dataset
 from ganrt.errors import InferenceError, UsageError
+from ganrt.files import storage_error
 from ganrt.generator import Batch
 from ganrt.inputs import Inputs, read_inputs
 from ganrt.layouts import layout_of
@@ -30,6 +31,7 @@ from ganrt.tiles import in_tiles, padded
 from ganrt.translation_plan import TranslationPlan
 from ganrt.translation_planning import TranslationOptions, make_translation_plan
 from ganrt.translator import Translator
+from ganrt.values import check_hooks, flag, path_of
 from ganrt.workers import MAX_WORKERS
 
 
@@ -58,7 +60,7 @@ def translate(
     Raises the errors of :func:`ganrt.load_translator`, UsageError, DatasetError for an image that cannot be
     read, DatasetMismatch, DatasetLocked, DatasetDamaged, StorageError, StorageFull, InferenceError, Cancelled.
     """
-    job = _prepare(model, images, out, workers, threads, device, overwrite, options, False, cancel)
+    job = _prepare(model, images, out, workers, threads, device, overwrite, options, False, progress, cancel)
     return make_dataset(job, progress, cancel, overwrite)
 
 
@@ -76,7 +78,7 @@ def upscale(
     **options: Unpack[TranslationOptions],
 ) -> Report:
     """As :func:`ganrt.translate`, with a generator that makes images larger; any other is a UsageError."""
-    job = _prepare(model, images, out, workers, threads, device, overwrite, options, True, cancel)
+    job = _prepare(model, images, out, workers, threads, device, overwrite, options, True, progress, cancel)
     return make_dataset(job, progress, cancel, overwrite)
 
 
@@ -90,12 +92,15 @@ def _prepare(
     overwrite: bool,
     options: TranslationOptions,
     enlarging: bool,
+    progress: Callable[[Progress], None] | None,
     cancel: threading.Event | None,
 ) -> Job:
     """Checks a request as a whole, and looks at all images, before anything is written or loaded."""
     workers = None if workers is None else require("workers", workers, 1, MAX_WORKERS)
     threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
     parse_device(device)
+    check_hooks(progress, cancel)
+    source, root = path_of("images", images), path_of("out", out)
     path = find_model(model)
     checked = read_model(path)
     check_kind(checked.card, IMAGES)
@@ -104,13 +109,12 @@ def _prepare(
             f"generator {checked.card.name} makes images of the size it is given: it enlarges nothing",
             "Use ganrt translate.",
         )
-    check_apart(Path(images), Path(out))
-    # What a run before has begun was decoded then.
-    inputs = read_inputs(images, cancel, decode=overwrite or not ledgers(Path(out)))
-    plan = make_translation_plan(checked, inputs, Path(images), **options)
+    flag("overwrite", overwrite)
+    inputs = _look(source, root, cancel, overwrite)
+    plan = make_translation_plan(checked, inputs, source, **options)
     layout_of(plan)  # here, before anything is written: it refuses class names that cannot be folders
     return Job(
-        root=Path(out),
+        root=root,
         out=os.fspath(out),
         plan=plan,
         n=plan.count,
@@ -120,6 +124,15 @@ def _prepare(
         among=1,
         load=lambda threads: load_translation(checked, path, device, threads, plan, inputs),
     )
+
+
+def _look(images: Path, out: Path, cancel: threading.Event | None, overwrite: bool) -> Inputs:
+    """The images, which are decoded too unless a run before has begun: it did that."""
+    try:
+        check_apart(images, out)
+        return read_inputs(images, cancel, decode=overwrite or not ledgers(out))
+    except OSError as error:
+        raise storage_error(error) from error
 
 
 def check_apart(images: Path, out: Path) -> None:

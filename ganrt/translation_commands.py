@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ganrt.console import before_running, report_text, with_progress
+from ganrt.console import PathArgument, before_running, report_text, with_progress
 
 if TYPE_CHECKING:
     from ganrt.translation_planning import TranslationOptions
@@ -18,9 +18,9 @@ Model = Annotated[
     str, typer.Argument(help="An image-to-image generator: a name that `ganrt models` lists, or the path of its file.")
 ]
 Images = Annotated[
-    Path, typer.Argument(help="A folder of images, or of a folder a class; or a dataset of ganrt's in any layout.")
+    Path, PathArgument(help="A folder of images, or of a folder a class; or a dataset of ganrt's in any layout.")
 ]
-Out = Annotated[Path, typer.Argument(help="The dataset's folder; the same command goes on where it stopped.")]
+Out = Annotated[Path, PathArgument(help="The dataset's folder; the same command goes on where it stopped.")]
 Resize = Annotated[
     str | None,
     typer.Option(help="For a generator of one size: crop (keep the middle) or stretch the images to it."),

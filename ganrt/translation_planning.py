@@ -11,10 +11,12 @@ from ganrt.contract import CheckedModel
 from ganrt.encode import DEFAULT_RESAMPLE, RESAMPLE
 from ganrt.errors import UsageError
 from ganrt.inputs import Inputs
+from ganrt.layouts import LAYOUTS
 from ganrt.planning import check_storing
 from ganrt.shards import MAX_SIZE, require
-from ganrt.translation_plan import RESIZE, TranslationPlan, check_names
+from ganrt.translation_plan import MAX_MULTIPLE, RESIZE, TranslationPlan, check_names
 from ganrt.translator import Translator
+from ganrt.values import choice
 
 MAX_PIXELS = 178_956_970  # of an image made: beyond it Pillow, and who reads by it, suspects a bomb
 _MOST_SIDE = {"webp": 16_383, "jpeg": 65_500}
@@ -70,14 +72,15 @@ def make_translation_plan(
     """
     card = model.card
     height, width, in_channels = card.in_shape
-    if resize is not None and resize not in RESIZE:
-        raise UsageError(f"resize {resize!r}", f"Expected {' or '.join(RESIZE)}.")
+    if resize is not None:
+        choice("resize", resize, RESIZE, " or ".join(RESIZE))
     if resample is not None and resize is None:
         raise UsageError("resample does not apply without resize", "Give resize too, or leave it out.")
-    if resample is not None and resample not in RESAMPLE:
-        raise UsageError(f"resample {resample!r}", f"Expected {', '.join(RESAMPLE)}.")
+    if resample is not None:
+        choice("resample", resample, RESAMPLE)
     if overlap is not None and tile is None:
         raise UsageError("overlap does not apply without tile", "Give tile too, or leave it out.")
+    choice("layout", layout, LAYOUTS)
     check_names(inputs.names, inputs.labels, layout)
     sizes = set(inputs.sizes)
     if model.dynamic:
@@ -108,7 +111,7 @@ def make_translation_plan(
     _check_writable(inputs, size, card.scale, storing.format, where)
     if tile is not None:
         tile = require("tile", tile, 1, MAX_SIZE)
-        overlap = tile // 4 if overlap is None else overlap
+        overlap = tile // 4 if overlap is None else require("overlap", overlap, 0, MAX_SIZE)
     return TranslationPlan(
         model=card.name,
         model_digest=model.digest,
@@ -124,7 +127,7 @@ def make_translation_plan(
         resample=(resample or DEFAULT_RESAMPLE) if resize else None,
         tile=tile,
         overlap=overlap,
-        multiple=1 if multiple is None else multiple,
+        multiple=1 if multiple is None else require("multiple", multiple, 1, MAX_MULTIPLE),
         **asdict(storing),
     )
 

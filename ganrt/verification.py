@@ -33,6 +33,7 @@ from ganrt.parts import (
 from ganrt.shards import Plan, Record, Shard
 from ganrt.translation import load_translation
 from ganrt.translation_plan import TranslationPlan
+from ganrt.values import check_hooks, flag, path_of
 
 _MAX_DEPTH = 50  # of folders that are not ours
 
@@ -68,7 +69,9 @@ def verify(
 
     Raises DatasetError when there is no dataset, and with ``repair`` what generating raises.
     """
-    root = Path(root)
+    root = path_of("dataset", root)
+    check_hooks(progress)
+    flag("repair", repair)
     try:
         if repair:
             _bring_plans_back(root, images)

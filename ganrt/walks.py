@@ -26,6 +26,7 @@ from ganrt.grid import arrange, write_picture
 from ganrt.latents import latents
 from ganrt.samples import check_samples, check_size
 from ganrt.shards import require
+from ganrt.values import choice, flag, path_of, several, told
 
 STEPS, STEPS_OF_PNG = 30, 8
 FPS = 20
@@ -78,15 +79,15 @@ def interpolate(
 
     Raises UsageError, UnknownClass, MissingExtra, StorageError, and what :func:`ganrt.load` raises.
     """
-    path = None if out is None else Path(out)
+    path = None if out is None else path_of("out", out)
     if path is not None:
         check_writer(path)
     moving = path is not None and path.suffix.lower() != ".png"
     _check_options(path, moving, space, square, loop, fps, size)
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    seeds = several("seeds", seeds)
     if len(seeds) < 2 or (square and len(seeds) != 4):
         wanted = "Give four, for the corners of the square." if square else "Give two at least."
-        raise UsageError(f"{len(seeds)} seeds", wanted)
+        raise UsageError(f"{len(seeds)} seeds: {told(seeds)[1:-1]}", wanted)
     if frames is None:
         frames = STEPS if moving else STEPS_OF_PNG
     steps = require("frames", frames, 1, _MAX_STEPS)
@@ -265,8 +266,10 @@ def _check_options(
     fps: int | None,
     size: int | tuple[int, int] | None,
 ) -> None:
-    if space not in ("z", "w"):
-        raise UsageError(f"space {space!r}", "Expected z or w.")
+    choice("space", space, ("z", "w"), "z or w")
+    flag("square", square)
+    if loop is not None:
+        flag("loop", loop)
     if fps is not None and not moving:
         raise UsageError("fps does not apply without an animation", "Write a .gif, .webp or .mp4, or leave it out.")
     if size is not None and path is None:

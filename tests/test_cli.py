@@ -38,7 +38,7 @@ OPTIONS = {
     "generate": """--n --out --model --seed --start --classes --psi --latent-std --size --resample --mode --layout
         --format --quality --no-mark --shard-size --batch --processes --workers --threads --device --provider-option
         --shard --part --overwrite --dry-run --quiet --json""",
-    "models": "--json",
+    "models": "--verify --json",
     "inspect": "--json",
     "preview": "--out --rows --cols --classes --seed --device",
     "translate": """--resize --resample --tile --overlap --multiple --layout --format --quality --no-mark --shard-size
@@ -399,6 +399,38 @@ def test_models_of_a_folder(run: Run, tmp_path: Path) -> None:
     nothing = well(run("models", "."))
     assert (nothing.out, nothing.err) == ("", "no generators found\n")
     assert run("models", "missing").err.startswith("ganrt: missing is no folder\n")
+
+
+def test_models_verify_tells_what_was_shipped_from_what_was_not(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "models" / "broken.onnx").write_bytes(b"not a model")
+    told = [line.split(maxsplit=3) for line in well(run("models", "--verify")).out.splitlines()]
+    assert [(name, state) for name, *rest in told for state in [" ".join(rest[:2])]] == [
+        ("broken", "not shipped"), ("fashion", "not shipped"), ("fashion", "as shipped")
+    ]  # fmt: skip
+    assert "the file is not" in told[0][3] or "ONNX" in told[0][3]
+    mine = json.loads(well(run("models", tmp_path / "models", "--verify", "--json")).out)
+    assert [(entry["name"], entry["state"], entry["well"]) for entry in mine] == [
+        ("broken", "not shipped", True), ("fashion", "not shipped", True)
+    ]  # fmt: skip
+
+
+def test_models_verify_ends_with_5_when_a_shipped_file_is_changed_or_gone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "exported"
+    shipped.mkdir()
+    monkeypatch.setattr("ganrt.models._HERE", tmp_path)
+    monkeypatch.setenv("GANRT_MODELS", "")
+    data = bytearray((ROOT / "exported" / "fashion.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (shipped / "fashion.onnx").write_bytes(data)
+    ended = run("models", "--verify")
+    assert ended.code == 5
+    assert re.match(r"fashion +CHANGED +\S+fashion\.onnx: its SHA-256 is [0-9a-f]{64}", ended.out)
+    assert ended.err.startswith("ganrt: not as shipped: fashion\n  Install ganrt again")
+    (shipped / "fashion.onnx").unlink()
+    ended = run("models", "--verify")
+    assert (ended.code, ended.out.split()[:2]) == (5, ["fashion", "MISSING"])
 
 
 def test_inspect_shows_the_card_and_the_digest(run: Run, tmp_path: Path) -> None:

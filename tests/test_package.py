@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import hashlib
 import json
 import os
 import subprocess
@@ -67,6 +68,37 @@ def test_the_wheel_holds_both_packages_the_generators_and_the_licence(wheel: Pat
         assert {n for n in names if n.startswith(f"{package}/") and n.endswith(".py")} == wanted
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"ganrt", "ganrt_training", f"ganrt-{ganrt.__version__}.dist-info"}
+
+
+def test_each_shipped_generator_is_named_with_its_digest(wheel: Path) -> None:
+    wanted = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ROOT.glob("exported/*.onnx")}
+    with zipfile.ZipFile(wheel) as archive:
+        lines = archive.read("ganrt/shipped.sha256").decode().splitlines()
+    assert {name: digest for digest, name in (line.split("  ") for line in lines)} == wanted
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git: what belongs to the tree is not known")
+def test_the_same_tree_gives_the_same_wheel_and_sdist_byte_for_byte(tmp_path: Path) -> None:
+    """Whenever it is built, in whatever folder, with whatever permissions, whoever builds it."""
+    digests = []
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for number, (mask, moment) in enumerate([("022", 10**9), ("077", 2 * 10**9)]):
+        source = tmp_path / ("a" * (number + 1)) / "tree"
+        for name in filter(None, names.split("\0")):
+            path = source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_file():
+                path.write_bytes((ROOT / name).read_bytes())
+                path.chmod(0o666 & ~int(mask, 8))
+                os.utime(path, (moment, moment))
+        out = source.parent / "out"
+        build = "from hatchling.builders.{0} import {1}; next({1}(sys.argv[1]).build(directory=sys.argv[2]))"
+        for kind in (("wheel", "WheelBuilder"), ("sdist", "SdistBuilder")):
+            code = f"import os, sys; os.umask(0o{mask}); " + build.format(*kind)
+            run(sys.executable, "-c", code, source, out, cwd=tmp_path)
+        digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()})
+    assert len(digests[0]) == 2
+    assert digests[0] == digests[1]
 
 
 def test_the_runtime_asks_for_nothing_of_training(wheel: Path) -> None:
