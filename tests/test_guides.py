@@ -55,3 +55,14 @@ def test_the_commands_of_the_guide_to_exploring_parse() -> None:
     for line in lines:
         _, name, *arguments = shlex.split(line)
         commands.commands[name].make_context(name, arguments)
+
+
+def test_every_guarantee_names_tests_that_there_are() -> None:
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    rows = [row for row in re.findall(r"^\| (.+) \|$", page, re.MULTILINE) if not row.startswith(("guarantee", "---"))]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for path, name in named:
+            assert re.search(rf"^def {name}\(", (DOCS.parent / path).read_text(encoding="utf-8"), re.MULTILINE), name
