@@ -231,6 +231,9 @@ def before_running(device: str, quiet: bool) -> None:
     logger = logging.getLogger("ganrt")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    from ganrt.providers import own_process
+
+    own_process()
     bound_memory(device)
 
 

@@ -151,10 +151,12 @@ class Network:
 
     def _run_error(self, error: Exception, count: int) -> InferenceError:
         text = str(error).lower()
-        memory = ("failed to allocate", "bad_alloc", "out of memory")
+        memory = ("failed to allocate", "bad_alloc", "out of memory", "smaller than requested bytes", "alloc_failed")
         if isinstance(error, MemoryError) or any(words in text for words in memory):
             hint = self._too_large if count > 1 else self._one_too_large
             return InferenceError(f"a batch of {count} does not fit into memory", hint)
+        if "cudnn_status_not_supported" in text and count > 1:  # a tensor of 2^31 numbers, as a rule
+            return InferenceError(f"cuDNN does not support a batch of {count}", self._too_large)
         failure = load_error(error)
         return InferenceError(failure.message, self._failed or failure.hint)
 

@@ -29,7 +29,7 @@ from ganrt.generation import prepare
 from ganrt.ledger import Ledger
 from ganrt.manifest import withdraw
 from ganrt.planning import PlanOptions
-from ganrt.providers import gpus
+from ganrt.providers import gpus, own_process
 
 logger = logging.getLogger("ganrt")
 
@@ -229,6 +229,7 @@ def main() -> None:
     """The child: reads a request, makes its share, tells how it goes."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    own_process()
     cancel = threading.Event()
     heard = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - a thread waits on it until the process ends
     told = open(os.dup(1), "w", encoding="utf-8")  # noqa: SIM115 - likewise open to the end

@@ -52,6 +52,7 @@ _DISTRIBUTIONS = (
     "ort-nightly-gpu",
 )
 INSTALL_CUDA = "pip install 'ganrt[cuda]'"
+_ours = False  # the process, and so what ONNX Runtime prints in it
 
 
 def runtime() -> Any:
@@ -66,9 +67,17 @@ def runtime() -> Any:
         again = f"Install it anew: pip install --force-reinstall {next(iter(both), 'onnxruntime')}"
         hint = mend_runtimes(both) if len(both) > 1 else again
         raise DeviceUnavailable(f"onnxruntime cannot be imported: {error}", hint) from error
+    if _ours:
+        onnxruntime.set_default_logger_severity(3)  # 1.31 warns of a plugin at each session on a GPU
     if hasattr(onnxruntime, "disable_telemetry_events"):  # for a host that imported it before the variable was set
         onnxruntime.disable_telemetry_events()
     return onnxruntime
+
+
+def own_process() -> None:
+    """Says that this process is a command of ganrt's: what ONNX Runtime prints is limited to errors, for all of it."""
+    global _ours
+    _ours = True
 
 
 def installed_runtimes() -> dict[str, str]:
@@ -294,5 +303,6 @@ def load_error(error: Exception) -> InferenceError:
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = re.sub(r" ; GPU=-?[0-9]+ ; hostname=.*", "", line)  # of its sources, and this machine
     line = line if len(line) <= 300 else line[:297] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # it may quote names out of the file

@@ -131,3 +131,49 @@ def test_images_of_another_shape_than_the_cards_are_an_error(load: Load) -> None
         generator.sample(1)
     with pytest.raises(ganrt.InferenceError, match=message):
         generator(np.eye(4, 8), 0)
+
+
+class Failing:
+    """A session that fails as ONNX Runtime did on an H200."""
+
+    def __init__(self, session: Any, said: str) -> None:
+        self._session, self._said = session, said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *_: Any) -> Any:
+        raise RuntimeError(self._said)
+
+
+_NODE = "Non-zero status code returned while running ConvTranspose node. Name:'conv' Status Message: "
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "hint"),
+    [
+        (
+            _NODE + "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::"
+            "AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Available memory of 0 is smaller than requested "
+            "bytes of 67108864",
+            "a batch of 2 does not fit into memory",
+            "Use a smaller batch (--batch), or fewer --workers.",
+        ),
+        (
+            _NODE + "CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0 ; hostname=vm ; file=/onnxruntime_src/x.cc",
+            "cuDNN does not support a batch of 2",
+            "Use a smaller batch (--batch), or fewer --workers.",
+        ),
+        (
+            _NODE + "CUDA failure 700: an illegal memory access ; GPU=0 ; hostname=vm ; file=/onnxruntime_src/x.cc",
+            f"ONNX Runtime: {_NODE}CUDA failure 700: an illegal memory access",
+            "Export the generator again, or upgrade onnxruntime.",
+        ),
+    ],
+)
+def test_what_a_gpu_refuses_is_told_without_the_name_of_the_machine(said: str, message: str, hint: str) -> None:
+    session = onnxruntime.InferenceSession(tiny_model(), providers=["CPUExecutionProvider"])
+    generator = ganrt.load(Failing(session, said), batch=2)
+    with pytest.raises(ganrt.InferenceError) as error:
+        generator.sample(2)
+    assert (error.value.message, error.value.hint) == (message, hint)

@@ -15,6 +15,8 @@ from typing import Any
 import onnxruntime
 import pytest
 
+import ganrt.providers
+from ganrt.cli import main
 from ganrt.errors import DeviceUnavailable, UsageError
 from ganrt.providers import check_provider_options, cpu_count, create_session, parse_device
 from tests.models import tiny_model
@@ -328,3 +330,17 @@ def test_without_a_quota_that_can_be_read_all_processors_count(quota: Path) -> N
 def test_a_quota_of_a_period_of_nothing_is_none(quota: Path) -> None:
     quota.write_text("100000 0")
     assert cpu_count() == 16
+
+
+def test_only_commands_limit_what_onnx_runtime_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(tiny_model())
+    asked: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", asked.append)
+    monkeypatch.setattr(ganrt.providers, "_ours", False)
+    ganrt.load(tmp_path / "tiny.onnx", device="cpu")
+    assert asked == []
+    words = ["preview", str(tmp_path / "tiny.onnx"), "--out", str(tmp_path / "p.png"), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["ganrt", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and set(asked) == {3}
