@@ -166,7 +166,7 @@ def _ending(numbers: Collection[int], said: str) -> Iterator[None]:
         if came and not over.is_set():
             sys.stderr.write(said)
             sys.stderr.flush()
-            os._exit(128 + came[0])
+            os._exit(128 + came[-1])
 
     before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, name="ganrt-signals", daemon=True)

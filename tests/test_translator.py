@@ -293,5 +293,7 @@ def test_what_onnx_runtime_says_of_a_fixed_size_is_told(load: Load, monkeypatch:
     with pytest.raises(ganrt.InferenceError, match="ONNX Runtime: Something broke\nExport the generator again"):
         translator(some_images(2))
     monkeypatch.setattr(session, "run", fail("Failed to allocate memory"))
-    with pytest.raises(ganrt.InferenceError, match="a batch of 2 does not fit into memory\nUse a smaller batch, or"):
+    with pytest.raises(
+        ganrt.InferenceError, match=r"a batch of 2 does not fit into memory\nUse a smaller batch \(--batch\), or"
+    ):
         translator(some_images(2))
