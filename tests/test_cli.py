@@ -634,22 +634,21 @@ def test_a_gan_is_trained_exported_and_put_to_use(run: Run) -> None:
     assert run("export", "runs/a", "--precision", "int8").code == 2
 
 
-def test_a_run_is_stopped_by_a_signal_and_goes_on(run: Run) -> None:
+def test_a_training_is_stopped_by_a_signal(run: Run) -> None:
     Path("data").mkdir()
     for i in range(32):
         Image.fromarray(np.full((28, 28), 8 * i, np.uint8)).save(f"data/{i}.png")
     Path("data/broken.png").write_bytes(b"\x89PNG")
     settings = ["width=1", "z_dim=4", "batch_size=16", "total_kimg=1000", "tick_kimg=0.016", "snapshot_kimg=10"]
     command = ("train", "mlp_28", *settings, "--data", "data", "--run-dir", "run", "--device", "cpu")
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        child = process("-m", "ganrt", *command, "--on-corrupt", "skip")
-        assert child.stderr
-        assert "skipped: " in child.stderr.readline()
-        assert "kimg" in child.stderr.readline()
-        child.send_signal(number)
-        _, said = child.communicate(timeout=120)
-        assert child.returncode == code
-        assert "Traceback" not in said
+    child = process("-m", "ganrt", *command, "--on-corrupt", "skip")
+    assert child.stderr
+    assert "skipped: " in child.stderr.readline()
+    assert "kimg" in child.stderr.readline()
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 143
+    assert "Traceback" not in said
     steps = [json.loads(line)["step"] for line in Path("run/stats.jsonl").read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
 

@@ -62,11 +62,11 @@ def generator(keras: Any, label: str, channels: int, activation: str, high: floa
     ("label", "channels", "span", "file"),
     [
         ("none", 1, (0, 1), "g.keras"),
-        ("none", 3, (-1, 1), "g.h5"),
-        ("numbers", 3, (0, 255), "g.keras"),
+        pytest.param("none", 3, (-1, 1), "g.h5", marks=pytest.mark.slow),
+        pytest.param("numbers", 3, (0, 255), "g.keras", marks=pytest.mark.slow),
         ("numbers", 1, (-1, 1), "g.h5"),
         ("onehot", 1, (0, 255), "g.h5"),
-        ("onehot", 3, (0, 1), "g.keras"),
+        pytest.param("onehot", 3, (0, 1), "g.keras", marks=pytest.mark.slow),
     ],
 )
 def test_labels_ranges_and_channels(
