@@ -139,8 +139,9 @@ def make_dataset(
     overwrite: bool = False,
 ) -> Report:
     """Makes what is missing of a checked request, in this process. Raises as :func:`ganrt.generate` does."""
-    began, made = time.monotonic(), not job.root.exists()
+    began, made = time.monotonic(), False
     try:
+        made = not job.root.exists()
         with Ledger.claim(job.root, job.plan, job.machine, job.n, overwrite) as ledger:
             run = _Run(job, ledger, _trusted(job, ledger.part))
             if run.found < run.own:

@@ -22,6 +22,7 @@ from ganrt.providers import (
     create_session,
     device_of_session,
     load_error,
+    out_of_memory,
     runtime,
 )
 from ganrt.shards import MAX_BATCH, require
@@ -150,12 +151,10 @@ class Network:
         return values
 
     def _run_error(self, error: Exception, count: int) -> InferenceError:
-        text = str(error).lower()
-        memory = ("failed to allocate", "bad_alloc", "out of memory", "smaller than requested bytes", "alloc_failed")
-        if isinstance(error, MemoryError) or any(words in text for words in memory):
+        if out_of_memory(error):
             hint = self._too_large if count > 1 else self._one_too_large
             return InferenceError(f"a batch of {count} does not fit into memory", hint)
-        if "cudnn_status_not_supported" in text and count > 1:  # a tensor of 2^31 numbers, as a rule
+        if "cudnn_status_not_supported" in str(error).lower() and count > 1:  # a tensor of 2^31 numbers, as a rule
             return InferenceError(f"cuDNN does not support a batch of {count}", self._too_large)
         failure = load_error(error)
         return InferenceError(failure.message, self._failed or failure.hint)

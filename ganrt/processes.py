@@ -53,8 +53,8 @@ def share_out(
     devices = _devices(str(request["device"]))
     k, m = job.machine
     shares = [(k + m * p, m * processes) for p in range(processes)]
-    made_root = not job.root.exists()
     try:
+        made_root = not job.root.exists()
         # Refuses what has to be refused before any process starts, and leaves a ledger: that the folder is ganrt's.
         Ledger.claim(job.root, job.plan, shares[0], job.n, overwrite).close()
     except OSError as error:

@@ -296,8 +296,17 @@ def mend_runtimes(both: Mapping[str, str]) -> str:
     return f"Keep one: pip uninstall -y {' '.join(both)} && pip install {keep}"
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what ONNX Runtime says."""
+    text = str(error).lower()
+    memory = ("failed to allocate", "bad_alloc", "out of memory", "smaller than requested bytes", "alloc_failed")
+    return isinstance(error, MemoryError) or any(words in text for words in memory)
+
+
 def load_error(error: Exception) -> InferenceError:
     """The typed error of what ONNX Runtime said on loading or running a model."""
+    if out_of_memory(error):
+        return InferenceError("the generator does not fit into memory", "Free some, or use a machine that has more.")
     return InferenceError(f"ONNX Runtime: {_first_line(error)}", "Export the generator again, or upgrade onnxruntime.")
 
 

@@ -58,6 +58,7 @@ def test_a_signal_ends_a_command_that_is_inside_onnx_runtime(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's jobs in the background ignore it
     )
     try:
         assert process.stderr is not None

@@ -105,7 +105,7 @@ def test_a_full_disk(size: int, mounted: Path | None, whole: Path, tmp_path: Pat
         with pytest.raises(StorageFull) as error:
             train(quick_recipe(RECIPE), quick_data(), run)
         assert error.value.message.startswith("no space or inodes left")
-        assert error.value.__notes__ == ["checkpoint and snapshots are kept"]
+        assert error.value.hint == "Make room and give the same command again; checkpoint and snapshots are kept."
         remount(mounted, "size=64m")
         train(quick_recipe(RECIPE), quick_data(), run)
         assert equal(weights(run), weights(whole))

@@ -133,7 +133,10 @@ def load_generator(path: Path) -> Trained:
             f"{path}: its metadata holds channels {channels!r:.40}, class_names {names!r:.60}, kimg {kimg!r:.40}",
             "Expected 1 or 3 channels, a list of names, and a number.",
         )
-    recipe = recipe_from_settings(settings)
+    try:
+        recipe = recipe_from_settings(settings)
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error.message}", error.hint) from None
     with torch.device("meta"):  # shapes only: whatever the settings ask for, nothing is allocated
         generator, _ = recipe.build(recipe, channels, len(names))
     if wrong := _differences(generator.state_dict(), weights):
