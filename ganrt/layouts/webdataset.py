@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ganrt.encode import FORMATS, Pixels, decode, encoder
-from ganrt.files import PART, no_link
+from ganrt.files import PART, held, no_link
 from ganrt.layouts.folder import damaged_files, files_are_there
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
@@ -163,10 +163,15 @@ class _Archive:
     def __init__(self, path: Path, shard: Shard, members: Callable[[Batch], bytes]) -> None:
         self._path, self._part, self._shard, self._members = path, path.with_name(path.name + PART), shard, members
         self._size = 0
+        self._whole = False  # under its final name
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._file = open(no_link(self._part), "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
-        self._stat = os.fstat(self._file.fileno())
+        self._root = held(path.parent)  # the very folder, also when it has been moved and another has its name
+        try:
+            self._file = open(no_link(self._part), "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
+        except BaseException:
+            self._let_go()
+            raise
 
     def stage(self, batch: Batch) -> Staged:
         return Staged(batch.images, self._members(batch))
@@ -179,16 +184,30 @@ class _Archive:
         self._put(_END)
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._part, self._path)
+        if self._root is None:
+            os.replace(self._part, self._path)
+        else:
+            os.replace(self._part.name, self._path.name, src_dir_fd=self._root, dst_dir_fd=self._root)
+        self._whole = True
+        self._let_go()
         shard = self._shard
         return Record(shard.number, len(shard), (self._size,), (self._digest.hexdigest(),), self._pixels.hexdigest())
 
     def abort(self) -> None:
+        if self._whole:
+            return
         self._file.close()
         with contextlib.suppress(OSError):  # what went wrong before is what has to be told
-            # Not that of another run, which writes a folder of this name by now.
-            if os.path.samestat(self._stat, self._part.stat()):
+            if self._root is None:
                 self._part.unlink()
+            else:
+                os.unlink(self._part.name, dir_fd=self._root)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)

@@ -94,6 +94,19 @@ def loops(file: Any, folder: Path) -> None:
         group[f"again{k}"] = group
 
 
+def endless_heap(folder: Path) -> Path:
+    """The free space of its heap, where texts are, has no length: HDF5 would look at it for ever."""
+    path: Path = h5()(folder)
+    data = bytearray(path.read_bytes())
+    here = data.index(b"GCOL") + 16
+    while index := int.from_bytes(data[here : here + 2], "little"):
+        here += 16 + -(-int.from_bytes(data[here + 8 : here + 16], "little") // 8) * 8
+        assert index < 100
+    data[here + 8 : here + 16] = bytes(8)
+    path.write_bytes(data)
+    return path
+
+
 def many_attributes(file: Any, folder: Path) -> None:
     file["model_weights"].attrs["layer_names"] = np.array([b"n" * 9000] * 7)
 
@@ -169,6 +182,7 @@ KERAS = (
     Case(BOMB, h5(deep(90)), "nested too deeply"),
     Case(BOMB, h5("[" * 500_000), "g.h5"),
     Case(BOMB, h5(model(*[layer("Dropout", rate=0.0)] * 30_000)), None),
+    Case(BOMB, endless_heap, "a heap that does not end"),
     Case(LIES, h5("9" * 9000), "g.h5"),
     Case(LIES, h5(b"\xff\xfe{}"), "g.h5"),
     Case(LIES, h5("null"), "g.h5"),

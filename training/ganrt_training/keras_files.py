@@ -33,6 +33,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _OURS = ("config.json", "metadata.json", "model.weights.h5")
 _NAMES = ("layer_names", "weight_names")  # of Keras 2's files: in which order the weights are
 
+_HEAP = b"GCOL\x01\0\0\0"
 _AGAIN = "Download it again, or save the model again with model.save."
 _WHOLE = (
     "It holds weights without their model. Build the model, load them with model.load_weights, and save it whole: "
@@ -127,8 +128,27 @@ def _read_hdf5(data: bytes, where: str) -> KerasFile:
     return found
 
 
+def _check_heaps(data: bytes, where: str) -> None:
+    """Refuses a global heap, which holds texts, with an object of no length: HDF5 would look at it for ever.
+
+    HDF5 File Format Specification 3.0, III.E: signature, version, size; objects of 16 bytes and more, free space too.
+    """
+    steps, at = 0, data.find(_HEAP)
+    while at >= 0:
+        here, end = at + 16, min(len(data), at + int.from_bytes(data[at + 8 : at + 16], "little"))
+        while here + 16 <= end:
+            index, length = (int.from_bytes(data[a:b], "little") for a, b in ((here, here + 2), (here + 8, here + 16)))
+            step = 16 + -(-length // 8) * 8 if index else length
+            steps += 1
+            if step < 16 or steps > len(data) // 16:
+                _refuse(where, "is a damaged HDF5 file: a heap that does not end", _AGAIN)
+            here += step
+        at = data.find(_HEAP, at + 1)
+
+
 def _with_hdf5(data: bytes, where: str, take: Callable[[Any], Any]) -> Any:
     h5py = _h5py()
+    _check_heaps(data, where)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             return take(file)
