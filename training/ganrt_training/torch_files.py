@@ -3,24 +3,25 @@ itself bounds.
 
 ``torch.load(weights_only=True)`` calls no code of the file's, but it believes the file: it unpacks what is compressed
 to gigabytes, makes tensors of more numbers than a record holds, calls constructors with any size, and hashes keys
-of nested tuples for ever. Here the few opcodes that weights are written with are interpreted (their specification is
-the standard library's pickletools.py); nothing is imported, and what is made is made of bytes that are there.
+of nested tuples for ever. Here the few opcodes that weights are written with are interpreted; nothing is imported, and
+what is made is made of bytes that are there.
 """
 
 from __future__ import annotations
 
 import math
-import pickletools
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from ganrt_training.readers.pickles import Global, Machine
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # of files of PyTorch before 1.6
 _PROTOCOL = 1001
@@ -63,12 +64,6 @@ _REBUILT = {
 }
 _HELD = {"collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.bytearray"}
 _KNOWN = {*_STORAGES, *_ELEMENTS, *_HARMLESS, *_REBUILT, *_HELD}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
-}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Refused(Exception):
@@ -86,13 +81,6 @@ class Damaged(Exception):
 @dataclass(frozen=True)
 class Opaque:
     """Stands in for a value that is not looked at."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Global:
-    """What a pickle asks to be imported: its name alone."""
 
     name: str
 
@@ -206,80 +194,45 @@ def _filled(data: bytearray) -> torch.UntypedStorage:
     return torch.frombuffer(data, dtype=torch.uint8).untyped_storage() if data else torch.UntypedStorage(0)
 
 
-class _Machine:
-    """Interprets one pickle. ``storage(key, bytes)`` gives the numbers, at least so many."""
+class _Machine(Machine):
+    """``storage(key, bytes)`` gives the numbers of tensors, at least so many."""
+
+    also: ClassVar = frozenset({"BINFLOAT", "EMPTY_SET", "BINPERSID", "NEWOBJ"})
 
     def __init__(self, storage: Callable[[str, int], torch.UntypedStorage]) -> None:
         self._give = storage
         self.storages: dict[str, _Storage] = {}
 
-    def run(self, file: IO[bytes]) -> Any:
-        stack: list[Any] = []
-        marks: list[int] = []  # heights of the stack
-        memo: dict[int, Any] = {}
+    def refused(self, opcode: str, argument: Any) -> Exception:
+        return Refused(f"pickle's {opcode}{f' {argument!r:.80}' if argument is not None else ''}")
 
-        def since_mark() -> list[Any]:
-            height = marks.pop()
-            items = stack[height:]
-            del stack[height:]
-            return items
+    def known(self, name: str) -> str:
+        if name not in _KNOWN:
+            raise Refused(name)
+        return name
 
-        argument: Any
-        for opcode, argument, _ in pickletools.genops(file):
-            name = opcode.name
-            if name in _VALUES:
-                stack.append(argument)
-            elif name in ("BINSTRING", "SHORT_BINSTRING"):  # Python 2's texts
-                stack.append(argument.encode("latin-1").decode())
-            elif name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            elif name in ("BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            elif name == "MARK":
-                marks.append(len(stack))
-            elif name == "EMPTY_DICT":
-                stack.append({})
-            elif name == "EMPTY_LIST":
-                stack.append([])
-            elif name == "EMPTY_SET":
-                stack.append(Opaque("builtins.set"))
-            elif name in _TUPLES:
-                stack.append(tuple([stack.pop() for _ in range(_TUPLES[name])][::-1]))
-            elif name == "TUPLE":
-                stack.append(tuple(since_mark()))
-            elif name in ("APPEND", "APPENDS"):
-                items = since_mark() if name == "APPENDS" else [stack.pop()]
-                _expect(stack[-1], list).extend(items)
-            elif name in ("SETITEM", "SETITEMS"):
-                items = since_mark() if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
-                _fill(_expect(stack[-1], (dict, Opaque)), zip(items[::2], items[1::2], strict=True))
-            elif name == "GLOBAL":
-                stack.append(_known(argument.replace(" ", ".", 1).replace("__builtin__.", "builtins.")))
-            elif name == "STACK_GLOBAL":
-                attribute, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
-                stack.append(_known(f"{module}.{attribute}"))
-            elif name == "BINPERSID":
-                stack.append(self._storage(_expect(stack.pop(), tuple)))
-            elif name in ("REDUCE", "NEWOBJ"):
-                arguments, called = _expect(stack.pop(), tuple), _expect(stack.pop(), _Global)
-                stack.append(_made(called.name, arguments))
-            elif name == "BUILD":
-                stack.pop()
-                if not isinstance(stack[-1], (Opaque, OrderedDict, Tensor)):
-                    raise Refused(f"BUILD of {_named(stack[-1])}")
-            elif name == "STOP":
-                return stack.pop()
-            elif name not in ("PROTO", "FRAME"):
-                raise Refused(f"pickle's {name}{f' {argument!r:.80}' if argument is not None else ''}")
-        raise Damaged("ends early")
+    def spelled(self, name: str) -> str:
+        return name.replace("__builtin__.", "builtins.")
 
-    def _storage(self, told: tuple[Any, ...]) -> _Storage:
+    def old_text(self, data: bytes) -> str | bytes:
+        return data.decode()
+
+    def called(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        return _made(name, arguments)
+
+    def build(self, target: Any, state: Any) -> None:
+        if not isinstance(target, (Opaque, OrderedDict, Tensor)):
+            raise Refused(f"BUILD of {_named(target)}")
+
+    def fill(self, target: Any, items: Iterable[tuple[Any, Any]]) -> None:
+        _fill(_expect(target, (dict, Opaque)), items)
+
+    def expect(self, value: Any, kind: type | tuple[type, ...]) -> Any:
+        return _expect(value, kind)
+
+    def persistent(self, told: tuple[Any, ...]) -> _Storage:
         kind, type_, key, _, count, *view = told
-        if kind != "storage" or not isinstance(type_, _Global):
+        if kind != "storage" or not isinstance(type_, Global):
             raise Refused(f"an object by the name {kind!r:.40}")
         if type_.name not in _STORAGES:
             raise Refused(type_.name)
@@ -291,12 +244,6 @@ class _Machine:
         if key not in self.storages:
             self.storages[key] = _Storage(dtype, self._give(key, count * dtype.itemsize))
         return _Storage(dtype, self.storages[key].bytes)
-
-
-def _known(name: str) -> _Global:
-    if name not in _KNOWN:
-        raise Refused(name)
-    return _Global(name)
 
 
 def _made(name: str, arguments: tuple[Any, ...]) -> Any:
@@ -354,10 +301,10 @@ def _parts(value: Any) -> int:
 def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
     if isinstance(value, kind) and not isinstance(value, bool):
         return value
-    if isinstance(value, _Global):
+    if isinstance(value, Global):
         raise Refused(value.name)
     raise TypeError(f"{_named(value)} where {kind} belongs")
 
 
 def _named(value: Any) -> str:
-    return value.name if isinstance(value, (_Global, Opaque)) else type(value).__name__
+    return value.name if isinstance(value, (Global, Opaque)) else type(value).__name__
