@@ -36,12 +36,23 @@ def file_digest(path: Path, start: int = 0, length: int | None = None) -> str:
     return state.hexdigest()
 
 
-def held(folder: Path) -> int | None:
-    """A descriptor of a folder, which means this very one when it has been moved and another has its name.
+class Held:
+    """A folder held open: this very one, also when it has been moved and another has its name. To be closed.
 
-    To be closed. None where a folder in use cannot be moved (Windows).
+    A file in it is ``base`` and its name, relative to ``descriptor``; that is None where a folder in use cannot be
+    moved (Windows).
     """
-    return os.open(folder, os.O_RDONLY) if {os.open, os.rename, os.unlink} <= os.supports_dir_fd else None
+
+    def __init__(self, folder: Path) -> None:
+        can = {os.open, os.rename, os.unlink} <= os.supports_dir_fd
+        self.descriptor = os.open(folder, os.O_RDONLY) if can else None
+        self.base = "" if can else f"{os.fspath(folder)}/"
+
+    def close(self) -> None:
+        """Lets it go; a second time does nothing."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
 
 def no_link(path: Path) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import operator
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
@@ -66,7 +67,7 @@ class Staged:
     digests: list[str] = field(default_factory=list)
 
 
-class DatasetPlan:
+class DatasetPlan(ABC):
     """What every plan has: :class:`Plan` of latents, :class:`ganrt.translation_plan.TranslationPlan` of images.
 
     A plan is a frozen dataclass of all that decides a dataset except how many workers make it. Shards and batches
@@ -95,34 +96,34 @@ class DatasetPlan:
         return 0
 
     @property
+    @abstractmethod
     def pixels(self) -> tuple[int, int, int] | None:
         """Height, width and channels of the images written; None where they are of several sizes."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def labelled(self) -> bool:
         """Whether its samples have labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def labels(self, start: int, stop: int) -> NDArray[np.int64]:
         """The labels of the samples start … stop-1, of a plan that has them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stems(self, start: int, stop: int) -> list[str]:
         """What the loose files of the samples start … stop-1 are called, without class folder and ending."""
-        raise NotImplementedError
 
+    @abstractmethod
     def per_class(self, n: int) -> dict[str, int]:
         """How many of the first ``n`` samples each class has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def about(self, index: int) -> dict[str, object]:
         """What a container says of a sample beside its label."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
         """The plan as JSON values for the manifest, without what grows with the number of samples."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ganrt.encode import FORMATS, Encoder, Pixels, decode, encoder
 from ganrt.errors import DatasetError
-from ganrt.files import LINK, digest, file_digest, held, write_loose
+from ganrt.files import LINK, Held, digest, file_digest, write_loose
 from ganrt.shards import DatasetPlan, Record, Shard, Staged, class_folders
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ class _Files:
         self, root: Path, shard: Shard, names: list[str], encode: Encoder, only: Collection[str] | None
     ) -> None:
         self._shard, self._names, self._encode, self._only = shard, names, encode, only
-        self._root = held(root)
-        self._base = f"{os.fspath(root)}/" if self._root is None else ""
+        self._root = Held(root)
         self._sizes: list[int] = []
         self._digests: list[str] = []
         self._pixels = hashlib.blake2b(digest_size=16)
@@ -92,7 +91,7 @@ class _Files:
         names = self._names[first : first + len(batch.images)]
         for name, data in zip(names, self._encode(batch.images), strict=True):
             if self._only is None or name in self._only:
-                write_loose(self._base + name, data, self._root)
+                write_loose(self._root.base + name, data, self._root.descriptor)
             staged.sizes.append(len(data))
             staged.digests.append(digest(data))
         return staged
@@ -103,14 +102,12 @@ class _Files:
         self._digests += staged.digests
 
     def close(self) -> Record:
-        self.abort()
+        self._root.close()
         shard = self._shard
         return Record(shard.number, len(shard), tuple(self._sizes), tuple(self._digests), self._pixels.hexdigest())
 
     def abort(self) -> None:
-        if self._root is not None:
-            os.close(self._root)
-            self._root = None
+        self._root.close()
 
 
 def files_are_there(root: Path, names: list[str], record: Record) -> bool:

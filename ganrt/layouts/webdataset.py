@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ganrt.encode import FORMATS, Pixels, decode, encoder
-from ganrt.files import PART, held, no_link
+from ganrt.files import PART, Held, no_link
 from ganrt.layouts.folder import damaged_files, files_are_there
 from ganrt.shards import DatasetPlan, Record, Shard, Staged
 
@@ -166,11 +166,11 @@ class _Archive:
         self._whole = False  # under its final name
         self._digest = hashlib.blake2b(digest_size=16)
         self._pixels = hashlib.blake2b(digest_size=16)
-        self._root = held(path.parent)  # the very folder, also when it has been moved and another has its name
+        self._root = Held(path.parent)
         try:
             self._file = open(no_link(self._part), "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
         except BaseException:
-            self._let_go()
+            self._root.close()
             raise
 
     def stage(self, batch: Batch) -> Staged:
@@ -184,12 +184,10 @@ class _Archive:
         self._put(_END)
         os.fsync(self._file.fileno())
         self._file.close()
-        if self._root is None:
-            os.replace(self._part, self._path)
-        else:
-            os.replace(self._part.name, self._path.name, src_dir_fd=self._root, dst_dir_fd=self._root)
+        base, folder = self._root.base, self._root.descriptor
+        os.replace(base + self._part.name, base + self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
         self._whole = True
-        self._let_go()
+        self._root.close()
         shard = self._shard
         return Record(shard.number, len(shard), (self._size,), (self._digest.hexdigest(),), self._pixels.hexdigest())
 
@@ -198,16 +196,8 @@ class _Archive:
             return
         self._file.close()
         with contextlib.suppress(OSError):  # what went wrong before is what has to be told
-            if self._root is None:
-                self._part.unlink()
-            else:
-                os.unlink(self._part.name, dir_fd=self._root)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._root is not None:
-            os.close(self._root)
-            self._root = None
+            os.unlink(self._root.base + self._part.name, dir_fd=self._root.descriptor)
+        self._root.close()
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
