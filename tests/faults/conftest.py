@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.datasets import LAYOUTS, make, model_file
+
+N = 90  # images of the datasets in `whole`: three shards, the last one short
+SIZES: dict[str, Any] = {"shard_size": 32, "batch": 32}
+
 Counts = dict[str, list[int]]  # fault → tried, lost
-COUNTS = pytest.StashKey[Counts]()
 
 
 class Tally:
@@ -28,6 +33,20 @@ class Tally:
         row[0] += 1
         row[1] += 1
         self.reasons.append(f"{fault}: {why}")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_file(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dataset of ``model`` in each layout. Only to be read, or copied."""
+    root = tmp_path_factory.mktemp("whole")
+    for layout in LAYOUTS:
+        make(model, root / layout, N, layout=layout, workers=1, **SIZES)
+    return {layout: root / layout for layout in LAYOUTS}
 
 
 @pytest.fixture

@@ -100,3 +100,13 @@ def _prctl() -> Callable[..., int]:
     assert sys.platform.startswith("linux")
     found: Callable[..., int] = ctypes.CDLL(None).prctl
     return found
+
+
+def furnish(here: Path) -> None:
+    """Puts generators of each kind, images and a dataset into a folder."""
+    (here / "models").mkdir()
+    datasets.model_file(here / "models", psi=True, num_ws=4, w_dim=6)
+    pictures.translator_file(here / "models", "pix")
+    pictures.translator_file(here / "models", "up", scale=2, dynamic=True)
+    pictures.folder_of(here / "photos", ["a/0.png", "a/1.png", "b/2.png"])
+    ganrt.generate(here / "models/tiny.onnx", n=3, out=here / "data", device="cpu")

@@ -23,12 +23,10 @@ import typer.main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import ganrt
 from ganrt import cli
 from ganrt.console import shown
-from tests.datasets import model_file
 from tests.faults.conftest import Tally
-from tests.pictures import folder_of, translator_file
+from tests.faults.runs import furnish
 from tests.test_cli import OPTIONS
 
 QUICK = settings(
@@ -43,12 +41,7 @@ _numbers = itertools.count()
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with generators, images, a dataset, and what is no path to any of them."""
     here = tmp_path_factory.mktemp("arguments")
-    (here / "models").mkdir()
-    model_file(here / "models", psi=True, num_ws=4, w_dim=6)
-    translator_file(here / "models", "pix")
-    translator_file(here / "models", "up", scale=2, dynamic=True)
-    folder_of(here / "photos", ["a/0.png", "a/1.png", "b/2.png"])
-    ganrt.generate(here / "models/tiny.onnx", n=3, out=here / "data", device="cpu")
+    furnish(here)
     (here / "file").touch()
     (here / "nowhere").symlink_to(here / "not there")
     os.mkfifo(here / "fifo")

@@ -19,9 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ganrt
-from tests.datasets import model_file
 from tests.faults.conftest import Tally
-from tests.pictures import folder_of, translator_file
+from tests.faults.runs import furnish
 
 QUICK = settings(
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -98,12 +97,7 @@ ARGUMENTS = [(name, argument) for name, (*_, arguments) in FUNCTIONS.items() for
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with generators, images and a dataset."""
     here = tmp_path_factory.mktemp("library")
-    (here / "models").mkdir()
-    model_file(here / "models", psi=True, num_ws=4, w_dim=6)
-    translator_file(here / "models", "pix")
-    translator_file(here / "models", "up", scale=2, dynamic=True)
-    folder_of(here / "photos", ["a/0.png", "a/1.png", "b/2.png"])
-    ganrt.generate(here / "models/tiny.onnx", n=3, out=here / "data", device="cpu")
+    furnish(here)
     before = Path.cwd()
     os.chdir(here)
     with patch.dict(os.environ, {"GANRT_MODELS": str(here / "models")}):

@@ -12,26 +12,12 @@ import numpy as np
 import pytest
 
 import ganrt
-from tests.datasets import LAYOUTS, contents, differences, files, image_files, make, marks, model_file
-from tests.faults.conftest import Tally
+from tests.datasets import LAYOUTS, contents, differences, files, image_files, make, marks
+from tests.faults.conftest import SIZES, N, Tally
 
-N, SIZES = 90, {"shard_size": 32, "batch": 32}  # three shards, the last one short
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 RECORDS = {"ganrt.ledger", "ganrt.json", "README.md"}  # what generate writes when it makes something
 EXTRA = "extra: not of this dataset"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_file(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("whole")
-    for layout in LAYOUTS:
-        make(model, root / layout, N, layout=layout, workers=1, **SIZES)
-    return {layout: root / layout for layout in LAYOUTS}
 
 
 def names(damage: list[ganrt.Damage]) -> set[str]:

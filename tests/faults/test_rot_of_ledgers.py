@@ -11,25 +11,11 @@ import pytest
 
 import ganrt
 from ganrt.errors import DatasetDamaged
-from tests.datasets import LAYOUTS, differences, make, marks, model_file
-from tests.faults.conftest import Tally
+from tests.datasets import LAYOUTS, differences, make, marks
+from tests.faults.conftest import SIZES, N, Tally
 from tests.pictures import translate, translator_file, two_classes
 
-N, SIZES = 90, {"shard_size": 32, "batch": 32}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model_file(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("whole")
-    for layout in LAYOUTS:
-        make(model, root / layout, N, layout=layout, workers=1, **SIZES)
-    return {layout: root / layout for layout in LAYOUTS}
 
 
 @every_layout
