@@ -30,7 +30,7 @@ def one_other(name: str) -> list[str]:
         if isinstance(value, bool):
             other = "false" if value else "true"
         elif isinstance(value, int):
-            other = str(value * 2)
+            other = str(value * 2 or 3)
         else:
             other = str(value / 2 + 0.07) if isinstance(value, float) else ""
         overrides.append(f"{key}={choices.get(key, other)}")

@@ -17,9 +17,9 @@ TARGET = 0.6  # of the mean sign of the real logits, by the paper
 MOST = 0.85  # above, transforms leak into what is generated
 
 
-def augment(images: Tensor, probability: float) -> Tensor:
+def augment(images: Tensor, probability: float | Tensor) -> Tensor:
     """images float [N, C, H, W] in [-1, 1], each transform applied to each image with ``probability``."""
-    if probability <= 0:
+    if not isinstance(probability, Tensor) and probability <= 0:
         return images
 
     def chosen() -> Tensor:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
-def update(ema: nn.Module, model: nn.Module, decay: float) -> None:
+def update(ema: nn.Module, model: nn.Module, decay: float | Tensor) -> None:
     """Moves the parameters of ``ema`` towards those of ``model``, and copies what is no parameter."""
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-    for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
+    mine: list[Tensor] = list(ema.parameters())
+    theirs: list[Tensor] = list(model.parameters())
+    if isinstance(decay, Tensor):
+        torch._foreach_lerp_(mine, theirs, [1 - decay] * len(mine))
+    else:
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+    for buffer, its in zip(ema.buffers(), model.buffers(), strict=True):
+        buffer.copy_(its)
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ class Feed:
             draw_z=draw_z,
             # Shorter at first, so that the average does not drag the initial weights along.
             ema_decay=min(recipe.ema_decay, (1 + step) / (10 + step)),
+            augment_p=augment_p,
             augment=lambda x: augment.augment(x, augment_p),
             share=team.share_gradients,
         )

@@ -18,10 +18,11 @@ from torch import Tensor
 from ganrt.errors import Cancelled, StorageError, TrainingError
 from ganrt.files import storage_error
 from ganrt.shards import require
-from ganrt_training import augment, crew, run_folder
+from ganrt_training import augment, crew, graphs, run_folder
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
 from ganrt_training.data import ImageData, digest
 from ganrt_training.feeding import Feed
+from ganrt_training.graphs import GraphedStep
 from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
 from ganrt_training.report import KEPT, write_report
@@ -158,6 +159,7 @@ class _Run:
         self.feed = Feed(recipe, data, len(names), seed, team)
         self.eye = Eye(recipe, data, len(names), seed, team.device) if team.rank == 0 else None
         self.means = _Means(team.device)
+        self.graphed = GraphedStep(recipe, self.players) if graphs.fits(recipe, team) else None
         self.first_step, self.seconds_before = self.standing.step, self.standing.seconds
         self.tick_first = self.step
         self.started = self.tick_started = clock()
@@ -176,7 +178,10 @@ class _Run:
         number = self.step
         set_rates(self.recipe, self.players, number / self.total_steps)
         turn = self.feed.turn(number, self.standing.augment_p)
-        figures = (self.recipe.step or adversarial_step)(self.recipe, self.players, turn)
+        if self.graphed is not None:
+            figures = self.graphed(turn)
+        else:
+            figures = (self.recipe.step or adversarial_step)(self.recipe, self.players, turn)
         self.means.add(figures, number)
         self.standing.step += 1
 

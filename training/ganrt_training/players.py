@@ -37,19 +37,34 @@ def make_players(recipe: Recipe, channels: int, classes: int, device: torch.devi
 def _optimizer(recipe: Recipe, network: nn.Module, rate: float) -> torch.optim.Optimizer:
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), rate)
-    return torch.optim.Adam(network.parameters(), rate, recipe.betas)
+    # On a GPU its counters stay there, so that steps can be replayed (graphs.py).
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    adam = torch.optim.Adam(network.parameters(), rate, recipe.betas, capturable=on_gpu)
+    adam._warned_capturable_if_run_uncaptured = True  # it would tell of every step that is not
+    return adam
 
 
 def set_rates(recipe: Recipe, players: Players, done: float) -> None:
     """Learning rates when a share ``done`` of the run is over."""
     left = min(1.0, (1 - done) / recipe.lr_decay) if recipe.lr_decay else 1.0
-    players.generator_optimizer.param_groups[0]["lr"] = recipe.lr_generator * left
-    players.discriminator_optimizer.param_groups[0]["lr"] = recipe.lr_discriminator * left
+    for optimizer, rate in (
+        (players.generator_optimizer, recipe.lr_generator),
+        (players.discriminator_optimizer, recipe.lr_discriminator),
+    ):
+        group = optimizer.param_groups[0]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate * left)
+        else:
+            group["lr"] = rate * left
 
 
 def state_of(players: Players) -> dict[str, Any]:
     """What a checkpoint holds of them."""
-    return {name: part.state_dict() for name, part in vars(players).items()}
+    state = {name: part.state_dict() for name, part in vars(players).items()}
+    for name in ("generator_optimizer", "discriminator_optimizer"):
+        for group in state[name]["param_groups"]:
+            group["lr"] = float(group["lr"])
+    return state
 
 
 def restore(state: dict[str, Any], players: Players, path: Path | None = None) -> dict[str, Any]:
@@ -61,6 +76,9 @@ def restore(state: dict[str, Any], players: Players, path: Path | None = None) -
         for name, part in vars(players).items():
             if isinstance(part, torch.optim.Optimizer):
                 _check_optimizer(state[name], part)
+                for group, own in zip(state[name]["param_groups"], part.param_groups, strict=True):
+                    if "capturable" in own:  # by where it was trained; it goes on here
+                        group["capturable"] = own["capturable"]
             part.load_state_dict(state[name])
         found = {
             "step": int(state["step"]),
@@ -90,7 +108,9 @@ def _check_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer) ->
             if not isinstance(value, torch.Tensor) or value.shape not in (sizes[number], ()):
                 raise ValueError(f"an optimizer's {name} of parameter {number} is none")
     for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        if wrong := [key for key in own if key not in ("params", "lr") and group.get(key, own[key]) != own[key]]:
+        if wrong := [
+            key for key in own if key not in ("params", "lr", "capturable") and group.get(key, own[key]) != own[key]
+        ]:
             raise ValueError(f"an optimizer has other {', '.join(wrong)}")
 
 

@@ -32,15 +32,16 @@ class Turn:
     """What one step is given.
 
     ``images`` float [N, C, H, W] in [-1, 1] and ``y`` int64 [N], or None without classes, are this process's share of
-    the batch; ``draw_z(count)`` gives latents float [count, z_dim]; ``augment`` varies what the discriminator sees;
-    ``share`` averages the gradients of a network over all processes.
+    the batch; ``draw_z(count)`` gives latents float [count, z_dim]; ``augment`` varies what the discriminator sees,
+    with probability ``augment_p``; ``share`` averages the gradients of a network over all processes.
     """
 
     number: int  # of steps done before
     images: Tensor
     y: Tensor | None
     draw_z: Callable[[int], Tensor]
-    ema_decay: float
+    ema_decay: float | Tensor
+    augment_p: float = 0.0
     augment: Callable[[Tensor], Tensor] = field(default=lambda images: images)
     share: Callable[[nn.Module], None] = field(default=lambda network: None)
 

@@ -11,6 +11,8 @@ convolutions (Miyato et al. 2018, arXiv 1802.05957), the label by projection (Mi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +24,22 @@ from ganrt_training.layers import ConditionalBatchNorm2d, LabelledLatent, Verdic
 from ganrt_training.recipe import Recipe
 
 
+class Block(nn.Module):
+    """Features and what a convolution adds to them. float [N, C, H, W], y int64 [N] → float [N, C, H, W]."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = ConditionalBatchNorm2d(channels, classes)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x + self.conv(F.relu(self.norm(x, y)))
+
+
 class Generator(nn.Module):
     """z float [N, z_dim], y int64 [N] → images float [N, channels, size, size] in [-1, 1]."""
 
-    def __init__(self, size: int, z_dim: int, width: int, channels: int, classes: int) -> None:
+    def __init__(self, size: int, z_dim: int, width: int, channels: int, classes: int, blocks: int = 0) -> None:
         super().__init__()
         self.first_size = size // 4
         self.first_channels = 4 * width
@@ -38,14 +52,21 @@ class Generator(nn.Module):
         self.norm1 = ConditionalBatchNorm2d(2 * width, classes)
         self.up2 = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False)
         self.norm2 = ConditionalBatchNorm2d(width, classes)
+        self.blocks1 = nn.ModuleList(Block(2 * width, classes) for _ in range(blocks))
+        self.blocks2 = nn.ModuleList(Block(width, classes) for _ in range(blocks))
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = F.leaky_relu(self.mix(self.latent(z, y)), 0.2)
         x = self.dense(x).view(-1, self.first_channels, self.first_size, self.first_size)
         x = F.relu(self.norm0(x, y))
-        x = F.relu(self.norm1(self.up1(x), y))
-        x = F.relu(self.norm2(self.up2(x), y))
+        x = self.up1(x)
+        for block in self.blocks1:
+            x = block(x, y)
+        x = self.up2(F.relu(self.norm1(x, y)))
+        for block in self.blocks2:
+            x = block(x, y)
+        x = F.relu(self.norm2(x, y))
         return torch.tanh(self.to_image(x))
 
 
@@ -102,13 +123,23 @@ def _build(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.M
     return dcgan.build_generator(recipe, channels, classes), LabelMaps(judge, classes)
 
 
-def _build_projection(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
+@dataclass(frozen=True, kw_only=True)
+class ProjectionRecipe(Recipe):
+    """A recipe with the projection GAN's own settings."""
+
+    bounds = (("d_width", 0, 1 << 14), ("blocks", 0, 64))
+
+    d_width: int = 0  # the discriminator's; 0: as the generator's
+    blocks: int = 0  # more convolutions in the generator, at half and at full size
+
+
+def _build_projection(recipe: ProjectionRecipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
     size = recipe.image_size
     if size % 4:
         raise UsageError(f"recipe {recipe.name}: image_size is {size}", "Expected a multiple of 4.")
     return (
-        Generator(size, recipe.z_dim, recipe.width, channels, classes),
-        Discriminator(size, recipe.width, channels, classes),
+        Generator(size, recipe.z_dim, recipe.width, channels, classes, recipe.blocks),
+        Discriminator(size, recipe.d_width or recipe.width, channels, classes),
     )
 
 
@@ -117,8 +148,8 @@ def cgan_28() -> Recipe:
     return Recipe(name="cgan_28", build=_build, image_size=28, z_dim=100, betas=(0.5, 0.999))
 
 
-def _projection(name: str, image_size: int) -> Recipe:
-    return Recipe(
+def _projection(name: str, image_size: int) -> ProjectionRecipe:
+    return ProjectionRecipe(
         name=name,
         build=_build_projection,
         loss="hinge",
