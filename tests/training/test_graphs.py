@@ -43,7 +43,10 @@ class Again:
         return again
 
 
-def steps(count: int, step_of: Callable[[Any, Players], Callable[[Any], Any]], *overrides: str) -> tuple[Players, list[Any]]:
+StepOf = Callable[[Any, Players], Callable[[Any], Any]]
+
+
+def steps(count: int, step_of: StepOf, *overrides: str) -> tuple[Players, list[Any]]:
     recipe = tiny_recipe(*overrides)
     data = tiny_data(80)
     torch.manual_seed(3)
