@@ -123,8 +123,8 @@ def _classes(evaluation: Evaluation) -> str:
         if any(name in f.per_class for f in figures)
     )
     return (
-        "<p>Generated images, and real ones after the stroke. ▼ marks the worst of each column: a tenth of the classes "
-        "at most, but one at least, and none that is as good as real images.</p>"
+        "<p>Generated images, and real ones after the stroke. ▼ marks the worst tenth of each column (one at least), "
+        "of what is worse than real images.</p>"
         "<div class='scroll' tabindex='0' role='region' aria-label='Figures by class'><table class='by-class'>"
         f"<thead><tr><th scope='col'>class</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

@@ -36,7 +36,29 @@ def finite(value: float | None) -> bool:
 
 
 def number(value: float | None, percent: bool = False) -> str:
-    """A figure to four digits, or as a percentage; a dash for none."""
+    """A figure to three digits, or as a percentage; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if percent:
+        share = 100 * value
+        return f"{share:.2g} %" if abs(share) < 1 else f"{share:,.1f} %"
+    size = abs(value)
+    if size and (size < 1e-4 or size >= 1e7):
+        return f"{value:.2e}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(size)))}f}" if size else "0"
+
+
+def reached(self) -> float | None:
+    return reached(self.figure.better, self.generated, self.real)
+
+
+def finite(value: float | None) -> bool:
+    """Whether there is a value."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, percent: bool = False) -> str:
+    """A figure to three digits, or as a percentage; a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
     if percent:
@@ -139,10 +161,9 @@ def verdict(evaluation: Evaluation) -> list[str]:
             f"{number(cell.generated, percent)} where real images have {number(cell.real, percent)}."
         )
     if (near_copies := figures.get("memorised")) and finite(near_copies.generated):
-        beside = (
-            f" (real images that were held out: {_said(near_copies, real=True)})" if finite(near_copies.real) else ""
+        sentences.append(
+            f"Nearer to a training image than all but 1 % of real images that were held out: {_said(near_copies)}."
         )
-        sentences.append(f"Suspiciously near to a training image: {_said(near_copies)} of the images{beside}.")
     if (copies := figures.get("exact_copies")) and finite(copies.generated):
         sentences.append(f"Exact copies of training images: {_said(copies) if copies.generated else 'none'}.")
     if nothing := [figure.title for figure in evaluation.figures if not math.isfinite(figure.generated)]:
@@ -212,9 +233,9 @@ def _brief(value: float | None, percent: bool) -> str:
     if percent:
         return f"{100 * value:.1f}%"
     size = abs(value)
-    return (
-        f"{value:.0f}" if 1000 <= size < 1e7 else f"{value:.3g}" if not size or 1e-3 <= size < 1e3 else f"{value:.0e}"
-    )
+    if 1000 <= size < 1e7:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if not size or 1e-3 <= size < 1000 else f"{value:.0e}"
 
 
 def _fit(text: str, width: int, right: bool = False) -> str:
