@@ -48,28 +48,6 @@ def number(value: float | None, percent: bool = False) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(size)))}f}" if size else "0"
 
 
-def reached(self) -> float | None:
-    return reached(self.figure.better, self.generated, self.real)
-
-
-def finite(value: float | None) -> bool:
-    """Whether there is a value."""
-    return value is not None and math.isfinite(value)
-
-
-def number(value: float | None, percent: bool = False) -> str:
-    """A figure to three digits, or as a percentage; a dash for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if percent:
-        share = 100 * value
-        return f"{share:.2g} %" if abs(share) < 1 else f"{share:,.1f} %"
-    size = abs(value)
-    if size and (size < 1e-4 or size >= 1e7):
-        return f"{value:.2e}"
-    return f"{value:,.{max(0, 3 - math.floor(math.log10(size)))}f}" if size >= 1 else f"{value:.4g}"
-
-
 def reached(better: str, generated: float, real: float | None) -> float | None:
     """How near to real images, in [0, 1]: 1 where generated images are as good or better, None where it has no meaning.
 
@@ -91,7 +69,7 @@ def against_real(better: str, generated: float, real: float | None) -> str:
     if near == 1:
         return "as good as real"
     if better == "higher":
-        return f"{min(99.9, 100 * near):.3g} % of real" if real > 0 else "below real"
+        return f"{min(99.9, 100 * near):.1f} % of real" if real > 0 else "below real"
     return f"{max(1.01, generated / real):,.3g} times real" if real > 0 else "above real"
 
 
@@ -151,15 +129,8 @@ def verdict(evaluation: Evaluation) -> list[str]:
     if short := sorted(((n, f) for n, f in compared if n < 1), key=lambda pair: -pair[0]):
         told = [f"{f.title} ({against_real(f.better, f.generated, f.real)})" for _, f in short]
         sentences.append(f"Worse than real images, the nearest first: {', '.join(told)}.")
-    by_class = [cell for figure in evaluation.figures for cell in worst(figure)[:1]]
-    off = [(near, cell) for cell in by_class if (near := cell.reached) is not None]
-    if off:
-        cell = min(off, key=lambda pair: pair[0])[1]
-        percent = cell.figure.percent
-        sentences.append(
-            f"The class furthest from real images: {cell.name}, {cell.figure.title} "
-            f"{number(cell.generated, percent)} where real images have {number(cell.real, percent)}."
-        )
+    if last := [cell for figure in evaluation.figures for cell in worst(figure)[:1]]:
+        sentences.append(f"The worst class of each figure: {'; '.join(map(_worst, last))}.")
     if (near_copies := figures.get("memorised")) and finite(near_copies.generated):
         sentences.append(
             f"Nearer to a training image than all but 1 % of real images that were held out: {_said(near_copies)}."
@@ -173,6 +144,12 @@ def verdict(evaluation: Evaluation) -> list[str]:
 
 def _near(figure: Figure) -> float | None:
     return reached(figure.better, figure.generated, figure.real)
+
+
+def _worst(cell: Cell) -> str:
+    percent = cell.figure.percent
+    real = f", real {number(cell.real, percent)}" if finite(cell.real) else ""
+    return f"{cell.figure.title} {cell.name} ({number(cell.generated, percent)}{real})"
 
 
 def _said(figure: Figure, real: bool = False) -> str:
