@@ -1,4 +1,4 @@
-"""What an evaluation found: figures with their protocol, each beside the same for real images, and pictures to look at."""
+"""What an evaluation found: figures, each with its protocol and beside the same for real images, and pictures."""
 
 from __future__ import annotations
 
