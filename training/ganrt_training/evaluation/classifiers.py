@@ -96,6 +96,7 @@ class School:
         def progress(epoch: int, loss: float) -> None:
             self.tell(f"training a classifier on {len(data):,} {what} images", epoch, self.protocol.epochs)
 
+        self.tell(f"training a classifier on {len(data):,} {what} images", 0, self.protocol.epochs)
         images, labels = np.ascontiguousarray(data.images), data.labels
         return metrics.train_classifier(
             images, labels, len(self.real.class_names), self.protocol, progress, device=self.device

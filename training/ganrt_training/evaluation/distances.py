@@ -35,6 +35,8 @@ def kernel_distance(
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(subset_size, len(real), len(generated))
+    if size == len(real) == len(generated):
+        subsets = 1  # of so many there is only one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it keeps all features
         metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=size)

@@ -54,7 +54,7 @@ def kernel(compared: Comparison) -> list[Figure]:
         "subsets": distances.SUBSETS,
         "subset_size": min(distances.SUBSET_SIZE, len(a)),
         "kernel": "(x·y / D + 1)³",
-        "deviation": {"generated": far and deviation, "real": usual},
+        "deviation": {"generated": deviation, "real": usual},
         "paper": "arXiv 1801.01401",
     }
     return [
