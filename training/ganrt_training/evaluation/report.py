@@ -57,7 +57,7 @@ def page(evaluation: Evaluation) -> str:
         "title": escape(f"Evaluation of {source}"),
         "source": escape(source),
         "facts": _facts(evaluation.protocol),
-        "verdict": "".join(f"<li>{escape(sentence)}</li>" for sentence in verdict(evaluation)),
+        "verdict": "".join(f"<li>{_unbroken(sentence)}</li>" for sentence in verdict(evaluation)),
         "warnings": warned([escape(without_folders(text)) for text in evaluation.warnings]),
         "figures": "".join(map(_figure, evaluation.figures)) or "<tbody><tr><td colspan='4'>None.</td></tr></tbody>",
         "classes": _classes(evaluation),
@@ -69,6 +69,10 @@ def page(evaluation: Evaluation) -> str:
         "protocols": settings({f.title: f.protocol for f in evaluation.figures if f.protocol}),
     }
     return fill(_TEMPLATE, parts)
+
+
+def _unbroken(text: str) -> str:
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _facts(protocol: dict[str, Any]) -> str:
