@@ -76,6 +76,13 @@ def evaluation(names: list[str], **changes: Any) -> Evaluation:
     return replace(made, **changes)
 
 
+def hostile() -> Evaluation:
+    names = [EVIL, "' onerror='alert(1)", "x" * 200, "字" * 60, "", "\x1b[31mred"]
+    evil = replace(figure("recall", 0.1, 0.9, per_class=recall_of(names)), title=EVIL, meaning=EVIL, key=EVIL)
+    protocol = {EVIL: EVIL, "features": {"name": EVIL}, "deep": [{EVIL: [EVIL]}]}
+    return evaluation(names, source=EVIL, protocol=protocol, figures=(evil,), warnings=(EVIL,))
+
+
 def written(found: Evaluation, folder: Path) -> Page:
     path = write_evaluation(found, folder)
     assert path == folder / "report.html"
@@ -244,6 +251,21 @@ def test_the_figures_as_json(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("found", [evaluation(TEN), hostile(), evaluation([])])
+def test_figures_are_read_again_as_they_were(found: Evaluation) -> None:
+    again = Evaluation.from_json(json.loads(json.dumps(found.to_json())))
+    assert again == replace(found, pictures=Pictures())
+    nothing = replace(found, figures=(figure("x", math.nan, None),))
+    assert math.isnan(Evaluation.from_json(nothing.to_json()).figures[0].generated)
+
+
+@pytest.mark.parametrize("spoilt", [{}, {"figures": None}, {"figures": [{}]}, {"figures": [3]}, {"protocol": 3}])
+def test_what_is_no_evaluation_is_refused(spoilt: dict[str, Any]) -> None:
+    values = evaluation(TEN).to_json() | spoilt if spoilt else {}
+    with pytest.raises(UsageError, match="no evaluation"):
+        Evaluation.from_json(values)
+
+
 def test_nothing_is_loaded_and_nothing_of_the_machine_is_told(tmp_path: Path) -> None:
     protocol = {"data": f"{tmp_path}/secret/data.zip", "log": ["see /srv/secret/x.log", "C:\\secret\\y"]}
     page = written(evaluation(TEN, protocol=protocol, warnings=(f"left out: {tmp_path}/a b",)), tmp_path / "deep" / "x")
@@ -254,13 +276,6 @@ def test_nothing_is_loaded_and_nothing_of_the_machine_is_told(tmp_path: Path) ->
     assert "data.zip" in text
     [policy] = [found["content"] for found, _ in page.all("meta") if "http-equiv" in found]
     assert policy and policy.startswith("default-src 'none'; img-src data:;") and "script" not in policy
-
-
-def hostile() -> Evaluation:
-    names = [EVIL, "' onerror='alert(1)", "x" * 200, "字" * 60, "", "\x1b[31mred"]
-    evil = replace(figure("recall", 0.1, 0.9, per_class=recall_of(names)), title=EVIL, meaning=EVIL, key=EVIL)
-    protocol = {EVIL: EVIL, "features": {"name": EVIL}, "deep": [{EVIL: [EVIL]}]}
-    return evaluation(names, source=EVIL, protocol=protocol, figures=(evil,), warnings=(EVIL,))
 
 
 def test_no_text_becomes_markup(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ganrt_training.evaluation.verdict import (
 )
 from ganrt_training.pages import fill, settings, warned, without_folders, write_page
 
+_LONGEST = 40  # characters of a fact at the page's head
 _TEMPLATE = Path(__file__).with_name("report.html.template")
 
 
@@ -80,8 +81,9 @@ def _facts(protocol: dict[str, Any]) -> str:
     facts = []
     for key, value in protocol.items():
         if isinstance(value, dict) and isinstance(value.get("name"), str):
-            value = value["name"]
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= 24:
+            images = value.get("images")
+            value = value["name"] + (f", {images:,} images" if isinstance(images, int) else "")
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= _LONGEST:
             text = f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
             facts.append(f"<div><dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(without_folders(text))}</dd></div>")
     return "".join(facts[:8])
