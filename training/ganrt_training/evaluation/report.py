@@ -24,6 +24,7 @@ from ganrt_training.evaluation.verdict import (
 )
 from ganrt_training.pages import fill, settings, warned, without_folders, write_page
 
+_LONGEST = 40  # characters of a fact at the page's head
 _TEMPLATE = Path(__file__).with_name("report.html.template")
 
 
@@ -57,7 +58,7 @@ def page(evaluation: Evaluation) -> str:
         "title": escape(f"Evaluation of {source}"),
         "source": escape(source),
         "facts": _facts(evaluation.protocol),
-        "verdict": "".join(f"<li>{escape(sentence)}</li>" for sentence in verdict(evaluation)),
+        "verdict": "".join(f"<li>{_unbroken(sentence)}</li>" for sentence in verdict(evaluation)),
         "warnings": warned([escape(without_folders(text)) for text in evaluation.warnings]),
         "figures": "".join(map(_figure, evaluation.figures)) or "<tbody><tr><td colspan='4'>None.</td></tr></tbody>",
         "classes": _classes(evaluation),
@@ -71,13 +72,18 @@ def page(evaluation: Evaluation) -> str:
     return fill(_TEMPLATE, parts)
 
 
+def _unbroken(text: str) -> str:
+    return escape(text).replace(" %", "&nbsp;%")
+
+
 def _facts(protocol: dict[str, Any]) -> str:
     """What a reader asks first, of what the protocol tells: each a number or a few words."""
     facts = []
     for key, value in protocol.items():
         if isinstance(value, dict) and isinstance(value.get("name"), str):
-            value = value["name"]
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= 24:
+            images = value.get("images")
+            value = value["name"] + (f", {images:,} images" if isinstance(images, int) else "")
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= _LONGEST:
             text = f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
             facts.append(f"<div><dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(without_folders(text))}</dd></div>")
     return "".join(facts[:8])

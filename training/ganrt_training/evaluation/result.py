@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ganrt.errors import UsageError
 
 Picture: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W, C], C 1 or 3. Pictures of one evaluation may differ in size."""
@@ -91,6 +94,39 @@ class Evaluation:
             "figures": [figure.to_json() for figure in self.figures],
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
+        """What ``to_json`` gave, as a card or ``evaluation.json`` holds it; without pictures, NaN where it says None.
+
+        Raises UsageError for what is no evaluation.
+        """
+        try:
+            figures = tuple(_figure(found) for found in values["figures"])
+            warnings = tuple(str(text) for text in values["warnings"])
+            return cls(str(values["source"]), dict(values["protocol"]), figures, warnings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"this is no evaluation: {error!r:.80}", "Expected what ganrt evaluate wrote.") from None
+
+
+def _figure(found: Mapping[str, Any]) -> Figure:
+    if found["better"] not in ("lower", "higher"):
+        raise ValueError(f"better is {found['better']!r:.40}")
+    per_class = {
+        str(name): (_number(pair["generated"]), _real(pair["real"])) for name, pair in found["per_class"].items()
+    }
+    generated, real = _number(found["generated"]), _real(found["real"])
+    key, title, meaning = (str(found[name]) for name in ("key", "title", "meaning"))
+    percent = bool(found["percent"])
+    return Figure(key, title, generated, real, found["better"], meaning, per_class, dict(found["protocol"]), percent)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _real(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _plain(value: Any) -> Any:

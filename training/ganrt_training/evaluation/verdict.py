@@ -149,7 +149,7 @@ def _near(figure: Figure) -> float | None:
 def _worst(cell: Cell) -> str:
     percent = cell.figure.percent
     real = f", real {number(cell.real, percent)}" if finite(cell.real) else ""
-    return f"{cell.figure.title} {cell.name} ({number(cell.generated, percent)}{real})"
+    return f"{cell.figure.title}: {cell.name} ({number(cell.generated, percent)}{real})"
 
 
 def _said(figure: Figure, real: bool = False) -> str:
@@ -171,9 +171,9 @@ def table(evaluation: Evaluation) -> str:
         lines += ["", *_heads(block)]
         lines += [(_fit(name, _NAME) + "".join(_cell(f, name, marked) for f in block)).rstrip() for name in listed]
     if named:
-        lines += ["", "By class: generated/real; * is the worst of a figure's classes, a tenth of them at most."]
+        lines += ["", "By class: generated/real. * marks the worst tenth of a column, one at least."]
         if more := len(order) - len(listed):
-            lines.append(f"These {len(listed)} classes are the furthest from real images; {more} more are in --json.")
+            lines.append(f"These {len(listed)} are the furthest from real images; {more} more are in --json.")
     return "\n".join(lines) + "\n"
 
 
