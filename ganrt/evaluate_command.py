@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 
 from ganrt.console import PathOption, before_running, shown, stoppable
 from ganrt.errors import MissingExtra
+
+_INTERVAL = 10.0  # seconds
 
 
 def evaluate(
@@ -51,7 +54,8 @@ def evaluate(
     """Say how good generated images are: figures, each beside the same for real images (needs the extra evaluate)."""
     need_evaluation()
     from ganrt_training.evaluation import evaluate as run
-    from ganrt_training.evaluation.report import table, write_evaluation
+    from ganrt_training.evaluation.report import write_evaluation
+    from ganrt_training.evaluation.verdict import table
 
     before_running(device, quiet)
     show = _Progress()
@@ -86,15 +90,16 @@ def evaluate(
 
 
 class _Progress:
-    """A line for each thing that is done, when it begins."""
+    """A line for each thing that is done, when it begins, and every few seconds how far it is."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._last, self._next = "", 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._last:
-            self._last = what
-            print(what, file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if what != self._last or now >= self._next:
+            print(shown(f"{what}: {done:,}/{total:,}" if done else what), file=sys.stderr, flush=True)
+            self._last, self._next = what, now + _INTERVAL
 
 
 def need_evaluation() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ganrt_training.evaluation.result import Figure
 
 COLLAPSED = 0.2  # recall of a class, as a share of real images'
-UNLIKE = 0.75  # precision, as a share of real images'
+UNLIKE = 0.8  # precision, as a share of real images'
 REPEATED = 0.05  # near duplicates or memorised images beyond the real ones' share
 UNFAITHFUL = 0.05  # label fidelity below real images'; of one class three times as much
 DOUBTFUL = 0.7  # label fidelity of real images: below it the classifier is no judge
@@ -52,8 +52,8 @@ def _unlike(found: dict[str, Figure]) -> list[str]:
     told = []
     if precision.real and precision.generated < UNLIKE * precision.real:
         told.append(
-            f"precision {precision.generated:.2f} where real images have {precision.real:.2f}: blurred, broken or unlike "
-            "any real image"
+            f"precision {precision.generated:.2f} where real images have {precision.real:.2f}: blurred, broken or "
+            "unlike any real image"
         )
     return told + _of_classes(
         f"class {name}: precision {generated:.2f} where real images have {real:.2f}: blurred, broken or unlike"

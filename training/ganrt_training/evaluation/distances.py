@@ -16,6 +16,7 @@ __all__ = ["SUBSETS", "SUBSET_SIZE", "frechet_distance", "inception_score", "ker
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance, as in the paper
 SPLITS = 10  # of the score, as in the paper
+_IMPOSSIBLE = 600.0  # below the largest logit: e to the minus 600 is still a number in float64
 
 
 def kernel_distance(
@@ -54,12 +55,15 @@ def inception_score(logits: NDArray[Any], *, splits: int = SPLITS, seed: int = 0
     """
     from torchmetrics.image.inception import InceptionScore
 
+    splits = max(1, min(splits, len(logits) // 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        metric = InceptionScore(feature=_Given(logits.shape[1]), splits=max(1, min(splits, len(logits) // 2)))
-    metric.update(_double(logits))
+        metric = InceptionScore(feature=_Given(logits.shape[1]), splits=splits)
+    values = np.asarray(logits, np.float64)
+    # A class that no image has any probability of would make 0 x infinity there: none is quite impossible here.
+    metric.update(_double(np.maximum(values, values.max(axis=1, keepdims=True) - _IMPOSSIBLE)))
     mean, deviation = _by_seed(metric, seed)
-    return float(mean), float(deviation)
+    return float(mean), float(deviation) if splits > 1 else 0.0
 
 
 class _Given(nn.Module):

@@ -20,7 +20,7 @@ Distances: TypeAlias = NDArray[np.float64]
 
 K_BALLS = 3  # precision and recall: Kynkäänniemi et al.
 K_DENSITY = 5  # density and coverage: Naeem et al.
-_MEMORY = 64  # MiB of distances at a time
+_MEMORY = 16  # MiB of distances at a time
 
 
 @dataclass(frozen=True)
