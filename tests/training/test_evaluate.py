@@ -114,7 +114,7 @@ def test_a_memoriser_is_shown_by_its_neighbours_alone(real: Path, sound: Evaluat
 
 def test_a_memoriser_that_changes_a_grey_level_is_shown_too(real: Path) -> None:
     train = made(TRAIN, 0)
-    found = run(real, (train.images[:N] ^ 1, train.labels[:N]), metrics=["neighbours"])
+    found = run(real, (train.images[:N] ^ np.uint8(1), train.labels[:N]), metrics=["neighbours"])
     assert figure(found, "memorised").generated > 0.9
     assert figure(found, "exact_copies").generated == 0
 
