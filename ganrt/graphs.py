@@ -234,13 +234,15 @@ def _check_node(node: Message, initializers: Mapping[str, Message], where: str, 
             "Export it with the standard operators only.",
         )
     if op not in rules.ops:
-        why, hint = _REFUSED_OPS.get(op, (f"{rules.what}s do not need it", "Export it without that operator."))
+        texts = _REFUSED_OPS.get(op, ("generators do not need it", "Export it without that operator."))
+        why, hint = (text.replace("generator", rules.what) for text in texts)
         raise ContractError(f"{called} is {short(op)}, which {rules.by} refuses: {why}", hint)
     attributes: dict[str, Message] = {}
     for view in node.payloads(5):
         attribute = node.inside(view, f"an attribute of {node.name}")
         if attribute.has(6, 11):
-            raise ContractError(f"{called} ({op}) holds a subgraph: {_FLOW[0]}", _FLOW[1])
+            why, hint = (text.replace("generator", rules.what) for text in _FLOW)
+            raise ContractError(f"{called} ({op}) holds a subgraph: {why}", hint)
         if attribute.has(14, 15, 21, 22, 23):
             raise ContractError(f"{called} ({op}) holds a type, a reference or a sparse tensor", AGAIN)
         attributes[attribute.text(1)] = attribute
