@@ -37,12 +37,14 @@ _KNOWN = (
 )
 
 
+Size = int | tuple[int, int]
+Chain = list[str | tuple[str, str]]  # of layers
+
+
 class _Conv(nn.Module):
     """Convolution without bias, batch norm, ReLU."""
 
-    def __init__(
-        self, before: int, after: int, kernel: int | tuple[int, int], stride: int = 1, padding: Any = 0
-    ) -> None:
+    def __init__(self, before: int, after: int, kernel: Size, stride: int = 1, padding: Size = 0) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(after, eps=0.001)

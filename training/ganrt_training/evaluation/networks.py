@@ -34,7 +34,8 @@ from ganrt.providers import parse_device
 from ganrt.shards import require
 from ganrt.values import path_of, told
 from ganrt_training.evaluation.features import FeatureNetwork, Seen
-from ganrt_training.evaluation.onnx_network import Options, open_file, read_network
+from ganrt_training.evaluation.feed import Options
+from ganrt_training.evaluation.onnx_network import open_file, read_network
 
 __all__ = ["INCEPTION", "FeatureNetwork", "Seen", "feature_folders", "open_network", "shipped_for"]
 
