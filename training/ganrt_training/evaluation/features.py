@@ -64,7 +64,7 @@ class FeatureNetwork:
     def __repr__(self) -> str:
         return f"<FeatureNetwork {self.name}>"
 
-    def see(self, images: Pixels, progress: Callable[[int, int], None] | None = None) -> Seen:
+    def see(self, images: Pixels, progress: Callable[[int, int], object] | None = None) -> Seen:
         """What the network sees in images uint8 [N, H, W, C] of any size, C 1 or 3, in their order.
 
         Works in batches, so that memory beyond the result is bounded. ``progress`` gets how many images are done, and
