@@ -22,7 +22,7 @@ from ganrt.shards import require
 from ganrt.values import check_hooks, choice, path_of, several, told
 from ganrt_training import crew
 from ganrt_training.evaluation.choosing import pictures_of
-from ganrt_training.evaluation.classifiers import TRAINED, School, TrainedNetwork
+from ganrt_training.evaluation.classifiers import TRAINED, School
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, Tell
 from ganrt_training.evaluation.defects import plain_reason, warnings_of
 from ganrt_training.evaluation.figures import METRICS, OF_FEATURES, taken
@@ -150,7 +150,7 @@ def _network(
     school: School,
     device: str,
     threads: int | None,
-) -> FeatureNetwork | TrainedNetwork:
+) -> FeatureNetwork:
     """What sees features. Raises UsageError where it has to be named."""
     if features == AUTO:
         side, channels = reals.train.images.shape[1], reals.train.images.shape[3]

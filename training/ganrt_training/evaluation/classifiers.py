@@ -15,12 +15,11 @@ from torch import nn
 from ganrt.errors import UsageError
 from ganrt_training import metrics
 from ganrt_training.data import ImageData
-from ganrt_training.evaluation.networks import Seen
+from ganrt_training.evaluation.features import FeatureNetwork
 from ganrt_training.evaluation.sets import draws, stratified, subset
 
 TRAINED = "trained"
 LEAST_SIDE = 8  # pixels, of what the classifier takes
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -31,37 +30,29 @@ class Agreement:
     per_class: dict[str, float]
 
 
-class TrainedNetwork:
-    """A classifier that was trained here as a feature network: its penultimate layer are the features."""
+def trained_network(model: nn.Module, data: ImageData, protocol: metrics.Protocol) -> FeatureNetwork:
+    """A classifier trained here as a feature network: its penultimate layer's outputs are the features."""
+    assert isinstance(model, nn.Sequential)
+    last = model[-1]
+    device = next(last.parameters()).device
+    _, height, width, channels = data.images.shape
 
-    name = TRAINED
+    @torch.no_grad()
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features = metrics.features(model, images, len(images))
+        logits: NDArray[np.float32] = last(torch.from_numpy(features).to(device)).cpu().numpy()
+        return features, logits
 
-    def __init__(self, model: nn.Module, data: ImageData, protocol: metrics.Protocol) -> None:
-        self._model, self.class_names = model, data.class_names
-        _, height, width, channels = data.images.shape
-        self.about: dict[str, Any] = {
-            "name": TRAINED,
-            "trained_on": len(data),
-            "size": f"{width}x{height}",
-            "channels": channels,
-            "features": protocol.hidden,
-            "digest": weights_digest(model),
-        } | metrics.describe(model, protocol)
-
-    def see(self, images: NDArray[np.uint8], progress: Callable[[int, int], object] | None = None) -> Seen:
-        """Features float32 [N, hidden] and logits [N, classes] of uint8 [N, H, W, C] of the size trained on."""
-        assert isinstance(self._model, nn.Sequential)
-        last = self._model[-1]
-        seen = []
-        for start in range(0, len(images), _BATCH):
-            seen.append(metrics.features(self._model, np.ascontiguousarray(images[start : start + _BATCH]), _BATCH))
-            if progress:
-                progress(min(start + _BATCH, len(images)), len(images))
-        features = np.concatenate(seen)
-        with torch.no_grad():
-            device = next(last.parameters()).device
-            logits: NDArray[np.float32] = last(torch.from_numpy(features).to(device)).cpu().numpy()
-        return Seen(features, logits)
+    about = {
+        "trained_on": len(data),
+        "size": f"{width}x{height}",
+        "channels": channels,
+        "features": protocol.hidden,
+        "digest": weights_digest(model),
+    } | metrics.describe(model, protocol)
+    return FeatureNetwork(
+        TRAINED, run, channels=channels, size=(height, width), class_names=data.class_names, about=about
+    )
 
 
 @dataclass
@@ -102,9 +93,9 @@ class School:
             images, labels, len(self.real.class_names), self.protocol, progress, device=self.device
         )
 
-    def network(self) -> TrainedNetwork:
+    def network(self) -> FeatureNetwork:
         """The classifier of all real images as a feature network."""
-        return TrainedNetwork(self.of_real(), self.real, self.protocol)
+        return trained_network(self.of_real(), self.real, self.protocol)
 
     def about(self) -> dict[str, Any]:
         """The protocol as words and numbers."""

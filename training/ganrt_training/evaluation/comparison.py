@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ganrt_training.data import ImageData
-from ganrt_training.evaluation.classifiers import School, TrainedNetwork, probabilities
-from ganrt_training.evaluation.networks import FeatureNetwork, Seen
+from ganrt_training.evaluation.classifiers import School, probabilities
+from ganrt_training.evaluation.features import FeatureNetwork, Seen
 from ganrt_training.evaluation.sets import RealImages, Source, draws, stratified, subset
 
 Tell = Callable[[str, int, int], object]
@@ -31,7 +31,7 @@ class Comparison:
 
     source: Source
     real: RealImages
-    network: FeatureNetwork | TrainedNetwork | None
+    network: FeatureNetwork | None
     school: School
     seed: int
     cas_n: int
@@ -120,7 +120,7 @@ class Comparison:
         return self.network is not None and bool(self.class_names) and same_classes(self.network, self.class_names)
 
     @cached_property
-    def judge(self) -> FeatureNetwork | TrainedNetwork:
+    def judge(self) -> FeatureNetwork:
         """The classifier of the data's classes: the feature network where it is one, else one trained here."""
         if not self.labelled:
             raise NotApplicable("the real images and the generated ones must both have classes")
@@ -164,7 +164,7 @@ class Comparison:
         return self.network.see(data.images, lambda done, total: self.tell(text, done, total))
 
 
-def same_classes(network: FeatureNetwork | TrainedNetwork, class_names: tuple[str, ...]) -> bool:
+def same_classes(network: FeatureNetwork, class_names: tuple[str, ...]) -> bool:
     """Whether a network's logits mean these classes, in any order."""
     return set(class_names) <= set(network.class_names) and len(network.class_names) == len(class_names)
 
