@@ -59,7 +59,7 @@ def evaluate(
 
     before_running(device, quiet)
     show = _Progress()
-    with stoppable() as cancel:
+    with stoppable(goes_on=False) as cancel:
         found = run(
             source,
             real,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from ganrt_training.data import ImageData
 from ganrt_training.metrics import Protocol
+from tests.models import tiny_proto
 
 SIDE = 16
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -64,4 +66,23 @@ def dataset_file(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int
         np.savez(path, images=images)
     else:
         np.savez(path, images=images, labels=labels, class_names=np.array(NAMES))
+    return path
+
+
+def generator_file(folder: Path, name: str = "digits") -> Path:
+    """A generator of such images: each class's mean, mixed with a little of all others'."""
+    data = made(TRAIN, 0)
+    means = np.stack([data.images[data.labels == label].mean(0).reshape(-1) for label in range(len(NAMES))])
+    proto = tiny_proto(name=name, class_names=NAMES, z_dim=len(NAMES), width=SIDE, height=SIDE, channels=1)
+    weights = {
+        "weight": np.arctanh((means / 128 - 1).clip(-0.99, 0.99)) / 4,
+        "bias": np.zeros(SIDE * SIDE),
+        "table": 4 * np.eye(len(NAMES)),
+    }
+    for initializer in proto.graph.initializer:
+        if initializer.name in weights:
+            array = weights[initializer.name].astype(np.float32)
+            initializer.CopyFrom(numpy_helper.from_array(array, initializer.name))
+    path = folder / f"{name}.onnx"
+    path.write_bytes(proto.SerializeToString())
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,13 @@ def test_a_class_that_is_missing_is_named(real: Path) -> None:
 def test_two_evaluations_agree_and_leave_random_states_alone(real: Path) -> None:
     state, numpy_state, threads = torch.random.get_rng_state(), np.random.get_state(), torch.get_num_threads()
     metrics = ["frechet", "kernel", "fidelity", "cas", "duplicates"]
-    one, again = (run(real, good(), metrics=metrics, n=200).to_json() for _ in range(2))
+    quick = replace(QUICK, epochs=1)
+    one, again = (run(real, good(), metrics=metrics, n=200, protocol=quick).to_json() for _ in range(2))
     assert one == again
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(np.random.get_state()) == str(numpy_state)
     assert torch.get_num_threads() == threads
-    other = run(real, good(), metrics=["frechet"], n=200, seed=1).to_json()
+    other = run(real, good(), metrics=["frechet"], n=200, seed=1, protocol=quick).to_json()
     assert other["figures"][0]["generated"] != one["figures"][0]["generated"]
 
 
@@ -182,11 +184,12 @@ def test_the_classifier_of_real_images_is_trained_once(real: Path, monkeypatch: 
         return train_classifier(images, *arguments, **options)
 
     monkeypatch.setattr(metrics, "train_classifier", counting)
-    run(real, good(), metrics=["fidelity", "frechet", "cas"], cas_n=5000)
+    quick = replace(QUICK, epochs=1)
+    run(real, good(), metrics=["fidelity", "frechet", "cas"], cas_n=5000, protocol=quick)
     assert trained == [TRAIN, N, N]  # the dataset has no more; on as many real ones the classifier is another
     trained.clear()
     big = made(TRAIN, 2)
-    run(real, (big.images, big.labels), metrics=["fidelity", "frechet", "cas"], cas_n=5000)
+    run(real, (big.images, big.labels), metrics=["fidelity", "frechet", "cas"], cas_n=5000, protocol=quick)
     assert trained == [TRAIN, TRAIN]
 
 

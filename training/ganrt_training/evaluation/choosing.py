@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,10 +40,10 @@ def _neighbours(compared: Comparison) -> tuple[list[Neighbours], list[Neighbours
 
 
 def _by_class(compared: Comparison) -> list[ClassPictures]:
-    try:
-        chances: NDArray[np.float64] | None = compared.chances
-    except NotApplicable:
-        chances = None
+    chances: NDArray[np.float64] | None = None
+    if compared.judge_is_there:  # none is trained for pictures
+        with suppress(NotApplicable):
+            chances = compared.chances
     generated, real = compared.generated, compared.half_a
     random = draws(compared.seed, 6)
     shown: list[ClassPictures] = []

@@ -119,6 +119,11 @@ class Comparison:
         """Whether the feature network is a classifier of the data's classes."""
         return self.network is not None and bool(self.class_names) and same_classes(self.network, self.class_names)
 
+    @property
+    def judge_is_there(self) -> bool:
+        """Whether there is a judge, without one that would have to be trained first."""
+        return self.judges or "judge" in vars(self)
+
     @cached_property
     def judge(self) -> FeatureNetwork:
         """The classifier of the data's classes: the feature network where it is one, else one trained here."""
