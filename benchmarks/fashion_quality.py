@@ -84,7 +84,7 @@ def measure(
             f"Expected those of {real}.",
         )
 
-    judge = _judge(train, protocol, keep, threads)
+    judge = real_classifier(train, protocol, keep and keep / "real-classifier.safetensors", threads)
     real_accuracy = metrics.agreement(metrics.predict(judge, test.images), test.labels, test.class_names)
     tell(f"classifier of real images: {real_accuracy['share']} on the real test images")
     if not limit and real_accuracy["share"] < LEAST_ACCURACY:
@@ -123,13 +123,12 @@ def measure(
     }
 
 
-def _judge(train: ImageData, protocol: metrics.Protocol, keep: Path | None, threads: int) -> torch.nn.Module:
-    """The classifier of real images, from the folder when it has been trained before."""
+def real_classifier(train: ImageData, protocol: metrics.Protocol, path: Path | None, threads: int) -> torch.nn.Module:
+    """The classifier of real images, from the file when it has been trained before; else it is kept there."""
     size, channels, classes = train.images.shape[1:3], train.images.shape[3], len(train.class_names)
     judge = metrics.build_classifier(size, channels, classes, protocol)
     digest = hashlib.sha256(train.images.tobytes() + train.labels.tobytes()).hexdigest()
     about = metrics.describe(judge, protocol) | {"data": digest, "threads": threads, "torch": str(torch.__version__)}
-    path = None if keep is None else keep / "real-classifier.safetensors"
     if path is not None and (known := metrics.load_classifier(path, judge, about)) is not None:
         tell(f"classifier of real images: taken from {path}")
         return known

@@ -116,19 +116,20 @@ class ProgressBar:
 
 
 @contextmanager
-def stoppable() -> Iterator[threading.Event]:
+def stoppable(goes_on: bool = True) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a Cancelled that follows gets the signal's exit code.
 
     A second signal, or a run that takes too long to end, ends the process at once: what is finished is on
-    the disk already, and nothing else is lost.
+    the disk already, and nothing else is lost. ``goes_on`` says whether the same command goes on from there.
     """
+    said = "; the same command goes on from what is finished" if goes_on else ""
     cancel, signals = threading.Event(), list[int]()
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
         cancel.set()
 
-    with _ending((signal.SIGINT, signal.SIGTERM), "\nended at once; the same command goes on from what is finished\n"):
+    with _ending((signal.SIGINT, signal.SIGTERM), f"\nended at once{said}\n"):
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield cancel

@@ -128,7 +128,7 @@ def _of_dataset(root: Path, rows: int | None, cols: int, classes: Sequence[str |
                 raise DatasetDamaged(
                     f"image {index} of {root} cannot be read: {error}", f"See what is wrong: ganrt verify {root}"
                 ) from error
-            images.append(image if part.plan.shared else _within(image, _CELL))
+            images.append(image if part.plan.shared else within(image, _CELL))
         grid += [images[first : first + cols] for first in range(0, len(images), cols)]
     return grid
 
@@ -147,7 +147,7 @@ def _chosen(
     return chosen
 
 
-def _within(image: Pixels, most: int) -> Pixels:
+def within(image: Pixels, most: int) -> Pixels:
     """An image with sides of at most so many pixels."""
     height, width, _ = image.shape
     if max(height, width) <= most:
@@ -176,18 +176,18 @@ def write_picture(path: Path, picture: Pixels) -> None:
         raise storage_error(error) from error
 
 
-def arrange(rows: Sequence[Sequence[Pixels]]) -> Pixels:
-    """Rows of images uint8 [H, W, C] as one picture on white, two pixels apart. Raises UsageError for too many."""
+def arrange(rows: Sequence[Sequence[Pixels]], gap: int = _GAP, background: int = _BACKGROUND) -> Pixels:
+    """Rows of images uint8 [H, W, C] as one picture, ``gap`` pixels apart. Raises UsageError for too many."""
     height = max(image.shape[0] for row in rows for image in row)
     width = max(image.shape[1] for row in rows for image in row)
     channels = max(image.shape[2] for row in rows for image in row)
     cols = max(map(len, rows))
-    tall, wide = len(rows) * (height + _GAP) + _GAP, cols * (width + _GAP) + _GAP
+    tall, wide = len(rows) * (height + gap) + gap, cols * (width + gap) + gap
     if max(tall, wide) > MAX_SIZE * 2:
         raise UsageError(f"a grid of {wide}x{tall} pixels", "Show fewer --rows or --cols.")
-    grid = np.full((tall, wide, channels), _BACKGROUND, np.uint8)
+    grid = np.full((tall, wide, channels), background, np.uint8)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
-            top, left = _GAP + r * (height + _GAP), _GAP + c * (width + _GAP)
+            top, left = gap + r * (height + gap), gap + c * (width + gap)
             grid[top : top + image.shape[0], left : left + image.shape[1]] = image
     return grid

@@ -13,6 +13,7 @@ from ganrt.errors import GanrtError, UnknownModel, UsageError
 from ganrt.files import storage_error
 from ganrt.values import path_of, told
 
+FEATURES = "features"  # the folder of networks that look at images, beside the generators
 _HERE = Path(__file__).resolve().parent
 
 

@@ -45,7 +45,7 @@ def check_tensor(tensor: Message, where: str) -> None:
     called = f"{where}: {tensor.name}"
     if tensor.has(13) or tensor.integer(14):
         raise ContractError(
-            f"{called} lies in another file; a generator is one file",
+            f"{called} lies in another file; a model is one file",
             "Save it with its weights inside: onnx.save(onnx.load(OLD), NEW).",
         )
     dims, kind = tensor.integers(1), tensor.integer(2)

@@ -1,4 +1,4 @@
-"""The commands that need the extra ``train``: recipes and train, and, in a file of its own, export."""
+"""The commands that need the extra ``train``: recipes and train, and, in files of their own, evaluate and export."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
+    from ganrt.evaluate_command import evaluate
     from ganrt.export_command import export
 
-    for command in (recipes, train, export):
+    for command in (recipes, train, evaluate, export):
         app.command()(command)
 
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,8 @@ OPTIONS = {
     "style-mix": "--out --rows --cols --layers --classes --psi --device",
     "explain": "--seed --classes --psi --latent-std --part --model --out --device --json",
     "recipes": "",
+    "evaluate": """--real --metrics --features --weights --n --cas-n --seed --psi --latent-std --confidence --mode --out
+        --device --threads --quiet --json""",
     "train": "--data --run-dir --seed --device --minutes --mode --background --on-corrupt --split --dry-run",
     "export": """--out --torch --weights --torch-args --key --z-shape --range --classes --labels --layout
         --z-distribution --name --description --data --data-licence --licence --card --quality --precision
@@ -405,7 +408,8 @@ def test_models_verify_tells_what_was_shipped_from_what_was_not(run: Run, tmp_pa
     (tmp_path / "models" / "broken.onnx").write_bytes(b"not a model")
     told = [line.split(maxsplit=3) for line in well(run("models", "--verify")).out.splitlines()]
     assert [(name, state) for name, *rest in told for state in [" ".join(rest[:2])]] == [
-        ("broken", "not shipped"), ("fashion", "not shipped"), ("fashion", "as shipped")
+        ("broken", "not shipped"), ("fashion", "not shipped"), ("fashion", "as shipped"),
+        ("features/fashion", "as shipped"),
     ]  # fmt: skip
     assert "the file is not" in told[0][3] or "ONNX" in told[0][3]
     mine = json.loads(well(run("models", tmp_path / "models", "--verify", "--json")).out)
@@ -427,10 +431,33 @@ def test_models_verify_ends_with_5_when_a_shipped_file_is_changed_or_gone(
     ended = run("models", "--verify")
     assert ended.code == 5
     assert re.match(r"fashion +CHANGED +\S+fashion\.onnx: its SHA-256 is [0-9a-f]{64}", ended.out)
-    assert ended.err.startswith("ganrt: not as shipped: fashion\n  Install ganrt again")
+    assert ended.err.startswith("ganrt: not as shipped: fashion, features/fashion\n  Install ganrt again")
     (shipped / "fashion.onnx").unlink()
     ended = run("models", "--verify")
     assert (ended.code, ended.out.split()[:2]) == (5, ["fashion", "MISSING"])
+
+
+def test_models_verify_looks_at_feature_networks_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are listed as no generators, but a changed one would change every figure that it measures."""
+    exported = tmp_path / "exported"
+    shutil.copytree(ROOT / "exported", exported)
+    monkeypatch.setattr("ganrt.models._HERE", tmp_path)
+    monkeypatch.setenv("GANRT_MODELS", str(tmp_path / "mine"))
+    (tmp_path / "mine" / "features").mkdir(parents=True)
+    (tmp_path / "mine" / "features" / "broken.onnx").write_bytes(b"not a model")
+    assert "features" not in well(run("models")).out
+    told = well(run("models", "--verify")).out
+    assert re.search(r"^features/broken +not shipped .*broken\.onnx is no ONNX file", told, re.M), told
+    assert re.search(r"^features/fashion +as shipped ", told, re.M)
+    path = exported / "features" / "fashion.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    ended = run("models", "--verify")
+    assert ended.code == 5 and re.search(r"^features/fashion +CHANGED ", ended.out, re.M)
+    path.unlink()
+    ended = run("models", "--verify")
+    assert ended.code == 5 and re.search(r"^features/fashion +MISSING ", ended.out, re.M)
 
 
 def test_inspect_shows_the_card_and_the_digest(run: Run, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ganrt.contract import ALLOWED_OPS, MAX_NODES, card_of_session, check_model, read_model
+from ganrt.contract import card_of_session, check_model, read_model
 from ganrt.errors import ContractError, StorageError, UnknownModel
+from ganrt.graphs import ALLOWED_OPS, MAX_NODES
 from tests.models import (
     float_nchw_proto,
     tiny_card,

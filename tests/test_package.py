@@ -58,9 +58,9 @@ def test_the_wheel_holds_both_packages_the_generators_and_the_licence(wheel: Pat
     assert wheel.name == f"ganrt-{ganrt.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        for path in ROOT.glob("exported/*.onnx"):
-            assert archive.read(f"ganrt/exported/{path.name}") == path.read_bytes()
-    assert "ganrt/exported/fashion.onnx" in names
+        for path in ROOT.glob("exported/**/*.onnx"):
+            assert archive.read(f"ganrt/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
+    assert {"ganrt/exported/fashion.onnx", "ganrt/exported/features/fashion.onnx"} <= names
     assert {"ganrt/py.typed", "ganrt_training/py.typed"} <= names
     assert f"ganrt-{ganrt.__version__}.dist-info/licenses/LICENSE" in names
     for package, source in (("ganrt", ROOT / "ganrt"), ("ganrt_training", ROOT / "training" / "ganrt_training")):
@@ -70,8 +70,12 @@ def test_the_wheel_holds_both_packages_the_generators_and_the_licence(wheel: Pat
     assert tops == {"ganrt", "ganrt_training", f"ganrt-{ganrt.__version__}.dist-info"}
 
 
-def test_each_shipped_generator_is_named_with_its_digest(wheel: Path) -> None:
-    wanted = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ROOT.glob("exported/*.onnx")}
+def test_each_shipped_model_is_named_with_its_digest(wheel: Path) -> None:
+    exported = ROOT / "exported"
+    wanted = {
+        path.relative_to(exported).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in exported.rglob("*.onnx")
+    }
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read("ganrt/shipped.sha256").decode().splitlines()
     assert {name: digest for digest, name in (line.split("  ") for line in lines)} == wanted

@@ -161,7 +161,7 @@ def _outside(tensor: TensorProto, location: str) -> None:
 
 
 def _external() -> Iterator[Hostile]:
-    words = "lies in another file; a generator is one file"
+    words = "lies in another file; a model is one file"
     inside = {"weights.bin": bytes(8 * 192 * 4)}
     for name, location in (
         ("beside", "weights.bin"),

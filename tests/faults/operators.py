@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from ganrt.contract import ALLOWED_OPS
+from ganrt.graphs import ALLOWED_OPS
 from tests.faults.hostile import changed, constant, hooked, op
 
 EVIL = (

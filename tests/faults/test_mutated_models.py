@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ganrt.contract import ALLOWED_OPS, check_model
+from ganrt.contract import check_model
 from ganrt.errors import ContractError
+from ganrt.graphs import ALLOWED_OPS
 from tests.faults.conftest import Tally
 from tests.faults.forked import Forks, forks
 from tests.faults.mutation import mutated, parsed, written

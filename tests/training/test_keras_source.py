@@ -20,8 +20,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from ganrt.contract import ALLOWED_OPS
 from ganrt.errors import MissingExtra, TrainingError
+from ganrt.graphs import ALLOWED_OPS
 from ganrt_training.foreign import Foreign
 from ganrt_training.keras_source import open_keras
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ganrt.card import MAX_CLASSES, MAX_SIDE
+from ganrt.decoding import size_of
 from ganrt.errors import TrainingError, UsageError
 from ganrt.shards import CHANNELS, require
 from ganrt_training.readers.cifar import is_cifar, read_cifar, read_cifar_archive
@@ -44,9 +45,11 @@ __all__ = [
     "balanced_order",
     "digest",
     "epoch_order",
+    "has_split",
     "read_idx",
     "read_images",
     "read_mnist_family",
+    "sizes_of",
 ]
 
 _MAX_NAME = 200  # characters, as the card has it
@@ -106,6 +109,35 @@ def read_images(
                 f"{path}: {len(source):,} images of {size}x{size} do not fit into memory",
                 "Take a smaller size or fewer images.",
             ) from error
+
+
+def has_split(path: Path, split: str) -> bool:
+    """Whether :func:`read_images` finds such a split in what ``path`` holds."""
+    with ExitStack() as stack:
+        try:
+            _source(Path(path), split, stack)
+        except TrainingError:
+            return False
+    return True
+
+
+def sizes_of(path: Path, split: str = "train") -> set[tuple[int, int]]:
+    """The sizes (width, height) of the images that ``path`` holds, as :func:`read_images` takes it.
+
+    Raises TrainingError.
+    """
+    with ExitStack() as stack:
+        source = _source(Path(path), split, stack)
+        if isinstance(source, ImageData):
+            return {(source.images.shape[2], source.images.shape[1])}
+        found = set()
+        for index in range(len(source)):
+            try:
+                found.add(size_of(source.load(index)))
+            except Exception as error:  # decoders raise errors of all types on damaged files
+                reason = str(error).partition("\n")[0]
+                raise TrainingError(f"{shown(source.name(index))}: {reason}", "Mend or remove it.") from error
+        return found
 
 
 def _source(path: Path, split: str, stack: ExitStack) -> Encoded | ImageData:

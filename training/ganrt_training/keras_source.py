@@ -21,8 +21,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ganrt.contract import ALLOWED_OPS
 from ganrt.errors import MissingExtra, TrainingError
+from ganrt.graphs import ALLOWED_OPS
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input
 from ganrt_training.keras_files import INSTALL, MAX_BYTES, KerasFile, in_order, read_keras

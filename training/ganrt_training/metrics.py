@@ -76,29 +76,35 @@ def train_classifier(
     classes: int,
     protocol: Protocol,
     progress: Callable[[int, float], None] | None = None,
+    *,
+    device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """A classifier trained on labelled images, in inference mode. The global random state is left as it was.
+    """A classifier trained on labelled images, in inference mode on ``device``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     On a CPU, with the same number of threads, the same arguments give the same classifier. ``progress``
-    gets each finished epoch's number and mean loss.
+    gets each finished epoch's number and mean loss. The global random state is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    device = torch.device(device)
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.backends.cudnn.flags(deterministic=True, allow_tf32=False),
+    ):
         torch.manual_seed(protocol.seed)
         model = build_classifier(images.shape[1:3], images.shape[3], classes, protocol)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pixels, targets = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), protocol.max_lr, weight_decay=protocol.weight_decay)
         per_epoch = max(1, len(images) // protocol.batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, protocol.max_lr, total_steps=protocol.epochs * per_epoch, pct_start=0.2
         )
         for epoch in range(protocol.epochs):
-            total = torch.zeros(())
-            order = torch.randperm(len(images))
+            total = torch.zeros((), device=device)
+            order = torch.randperm(len(images)).to(device)
             for step in range(per_epoch):
                 chosen = order[step * protocol.batch_size : (step + 1) * protocol.batch_size]
                 batch = to_float(_augmented(pixels[chosen], protocol))
-                with torch.autocast("cpu", torch.bfloat16, enabled=protocol.precision == "bf16"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bf16"):
                     logits = model(batch)
                 loss = F.cross_entropy(logits.float(), targets[chosen], label_smoothing=protocol.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
@@ -113,20 +119,27 @@ def train_classifier(
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Labels:
-    """The most probable label of each image, computed in float32."""
-    batches = torch.split(torch.from_numpy(images), batch_size)
-    predicted: Labels = torch.cat([model(to_float(batch)).argmax(1) for batch in batches]).numpy()
+    """The most probable label of each image, computed in float32 where the model is."""
+    predicted: Labels = _of_batches(lambda batch: model(batch).argmax(1), model, images, batch_size).numpy()
     return predicted
 
 
 @torch.no_grad()
 def features(model: nn.Module, images: Images, batch_size: int = 500) -> NDArray[np.float32]:
-    """What the last layer of a classifier in inference mode is given: float [N, hidden], computed in float32."""
+    """What the last layer of a classifier in inference mode is given: float [N, hidden], computed in float32.
+
+    The model runs where it is, as in :func:`predict`.
+    """
     assert isinstance(model, nn.Sequential)
-    below = model[:-1]
-    batches = torch.split(torch.from_numpy(images), batch_size)
-    found: NDArray[np.float32] = torch.cat([below(to_float(batch)) for batch in batches]).numpy()
+    found: NDArray[np.float32] = _of_batches(model[:-1], model, images, batch_size).numpy()
     return found
+
+
+def _of_batches(see: Callable[[Tensor], Tensor], model: nn.Module, images: Images, batch_size: int) -> Tensor:
+    device = next(model.parameters()).device
+    batches = torch.split(torch.from_numpy(images), batch_size)
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        return torch.cat([see(to_float(batch.to(device))).cpu() for batch in batches])
 
 
 def frechet_distance(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -134,6 +147,9 @@ def frechet_distance(first: NDArray[Any], second: NDArray[Any]) -> float:
 
     |m - n|² + tr(A + B - 2 (A B)^½), with the trace of the root taken as that of (A^½ B A^½)^½: both roots are then of
     symmetric matrices, and covariances may be singular (features that are always 0, fewer images than features).
+    torchmetrics takes the eigenvalues of A B, which is not symmetric: where covariances are singular its distance of a
+    set from itself comes out as -3e-5 instead of 0; and it sums squares before it takes means off, which costs digits
+    where means are large. So this is the one that is used everywhere here.
     """
     (mean, spread), (other_mean, other_spread) = (_normal(first), _normal(second))
     root = _root(spread)
@@ -209,8 +225,9 @@ def _augmented(images: Tensor, protocol: Protocol) -> Tensor:
     reach = protocol.shift
     padded = F.pad(images, (0, 0, reach, reach, reach, reach))
     windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # [N, dy, dx, C, H, W]
-    dy, dx = torch.randint(2 * reach + 1, (2, count))
-    moved = windows[torch.arange(count), dy, dx].permute(0, 2, 3, 1)
+    dy, dx = torch.randint(2 * reach + 1, (2, count)).to(images.device)  # drawn on the CPU: the same on every device
+    moved = windows[torch.arange(count, device=images.device), dy, dx].permute(0, 2, 3, 1)
     if not protocol.flip:
         return moved
-    return torch.where(torch.rand(count)[:, None, None, None] < 0.5, moved.flip(2), moved)
+    turned = torch.rand(count).to(images.device) < 0.5
+    return torch.where(turned[:, None, None, None], moved.flip(2), moved)

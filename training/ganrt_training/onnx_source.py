@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 
 from ganrt.card import METADATA_KEY
-from ganrt.contract import ALLOWED_OPS, MAX_NODES
 from ganrt.errors import TrainingError
+from ganrt.graphs import ALLOWED_OPS, MAX_NODES
 from ganrt.providers import runtime
 from ganrt_training.assemble import OPSET
 from ganrt_training.foreign import Floats, Foreign, Input

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -15,7 +14,8 @@ import safetensors
 from PIL import Image
 
 from ganrt.errors import TrainingError
-from ganrt.files import storage_error, write_synced
+from ganrt.files import storage_error
+from ganrt_training.pages import data_uri, write_page
 from ganrt_training.report_page import Best, Grid, Run, Tick, page
 
 KEPT = "checkpoint and snapshots are kept"
@@ -40,11 +40,8 @@ def write_report(run_dir: Path) -> Path:
         best, more_notes = _read_best(run_dir / "best.safetensors")
         grids, found = _read_grids(run_dir, best)
         folder = run_dir.resolve().name or "RUN_DIR"
-        text = page(Run(folder, about, ticks, best, grids, found, notes + more_notes))
         path = run_dir / "report.html"
-        data = text.encode("utf-8", "replace")  # JSON may hold lone surrogates
-        if not path.is_file() or path.read_bytes() != data:
-            write_synced(path, data)
+        write_page(path, page(Run(folder, about, ticks, best, grids, found, notes + more_notes)))
     except RecursionError:
         raise TrainingError(f"{run_dir / 'recipe.json'} is nested too deeply", _HINT) from None
     except OSError as error:
@@ -166,5 +163,4 @@ def _read_grid(kimg: int, path: Path) -> Grid | None:
                 data = buffer.getvalue()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
-    kind = "webp" if reduced else "png"
-    return Grid(kimg, width, height, f"data:image/{kind};base64,{base64.b64encode(data).decode()}", reduced)
+    return Grid(kimg, width, height, data_uri("webp" if reduced else "png", data), reduced)

@@ -10,15 +10,15 @@ import re
 import shlex
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from ganrt_training.pages import fill, settings, warned, without_folders
 from ganrt_training.report_charts import charts_of
 
 _TEMPLATE = Path(__file__).with_name("report.html.template")
 _MAX_LABELS = 30  # class names beside a grid
 _SHOWN_SIDE = 640  # CSS pixels that small grids are scaled up to
-_SHOWN_WARNINGS = 10
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def page(run: Run) -> str:
         "samples": _samples(run),
         "charts": "".join(map(_chart, charts)) or "<p>The run has not finished a tick yet.</p>",
         "figures": "" if charts else "hidden",
-        "settings": _settings(run.about),
+        "settings": settings(_shown(run.about)),
         "classes": _class_list(run.about["class_names"]),
         "command": escape(f"ganrt export {shlex.quote(target)} --out {shlex.quote(f'{target}.onnx')}"),
         "data": embedded,
     }
-    return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
+    return fill(_TEMPLATE, parts)
 
 
 def _chart(chart: dict[str, Any]) -> str:
@@ -144,21 +144,15 @@ def _warnings(run: Run) -> str:
     for key in dict.fromkeys(key for tick in run.ticks for key, value in tick.figures.items() if value is None):
         spoilt = [tick.kimg for tick in run.ticks if tick.figures.get(key, 0.0) is None]
         found.append((spoilt[0], f"{_span(spoilt)}: <code>{escape(key)}</code> is not a finite number."))
-    warned = [tick for tick in run.ticks if tick.warning]
+    ticks = [tick for tick in run.ticks if tick.warning]
     first = 0
-    for after, tick in enumerate(warned, 1):
-        if after == len(warned) or warned[after].warning != tick.warning:
-            kimgs = [warned[k].kimg for k in range(first, after)]
-            found.append((kimgs[0], f"{_span(kimgs)}: {escape(_without_folders(tick.warning))}"))
+    for after, tick in enumerate(ticks, 1):
+        if after == len(ticks) or ticks[after].warning != tick.warning:
+            kimgs = [ticks[k].kimg for k in range(first, after)]
+            found.append((kimgs[0], f"{_span(kimgs)}: {escape(without_folders(tick.warning))}"))
             first = after
     texts = [escape(note) for note in run.notes] + [text for _, text in sorted(found)]
-    items = [f"<li>{text}</li>" for text in texts]
-    if not items:
-        return ""
-    text = f"<ul>{''.join(items[:_SHOWN_WARNINGS])}</ul>"
-    if more := items[_SHOWN_WARNINGS:]:
-        text += f"<details><summary>{len(more)} more</summary><ul>{''.join(more)}</ul></details>"
-    return f"<section class='warnings' aria-labelledby='warned'><h2 id='warned'>Warnings</h2>{text}</section>"
+    return warned(texts)
 
 
 def _span(kimgs: list[float]) -> str:
@@ -213,30 +207,8 @@ def _row_names(run: Run) -> list[str]:
     return names if all(grid.height % (len(names) * size) == 0 for grid in run.grids) else []
 
 
-def _settings(about: dict[str, Any]) -> str:
-    shown = {**about["recipe"], **{k: v for k, v in about.items() if k not in ("recipe", "class_names")}}
-    return "".join(
-        f"<tr><th scope='row'>{escape(key)}</th><td>{escape(_worth(value))}</td></tr>" for key, value in shown.items()
-    )
-
-
-def _worth(value: Any) -> str:
-    if isinstance(value, str):
-        return _without_folders(value)
-    if isinstance(value, list):
-        return ", ".join(map(_worth, value)) or "none"
-    if isinstance(value, dict):
-        return "; ".join(f"{key} {_worth(inner)}" for key, inner in value.items()) or "none"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return f"{value}"
-
-
-def _without_folders(text: str) -> str:
-    """Absolute paths cut to their last part: a page that is passed on does not tell of the machine it was made on."""
-    if re.match(r"/|~/|[A-Za-z]:[\\/]", text):
-        return PurePath(PureWindowsPath(text).name).name or text
-    return re.sub(r"(?<![\w/.:])(?:/|~/|[A-Za-z]:\\)(?:[^\s'\"<>]*[/\\])", "", text)
+def _shown(about: dict[str, Any]) -> dict[str, Any]:
+    return {**about["recipe"], **{k: v for k, v in about.items() if k not in ("recipe", "class_names")}}
 
 
 def _class_list(names: list[str]) -> str:

@@ -56,14 +56,7 @@ def load_weights(network: nn.Module, path: Path, key: str | None) -> str:
     Raises TrainingError for a file that holds anything but data, and for weights that do not fit, which are listed;
     UsageError for a key that is not there, and where several fit.
     """
-    checkpoint = _read(path)
-    if _entries(checkpoint) > _MAX_ENTRIES:
-        raise TrainingError(
-            f"{path}: its dicts have more than {_MAX_ENTRIES:,} entries", f"Save them so: {_SAVE_WEIGHTS}"
-        )
-    found = dict(_state_dicts(checkpoint))
-    if not found:
-        raise TrainingError(f"{path}: holds no weights by name", f"Save them so: {_SAVE_WEIGHTS}")
+    found = _all_state_dicts(path)
     if key is not None:
         if key not in found:
             raise UsageError(f"{path}: has no weights under the key {key!r}", f"It has: {_listed(found)}.")
@@ -85,10 +78,35 @@ def load_weights(network: nn.Module, path: Path, key: str | None) -> str:
             + (f" Other keys (--key): {_listed(found, but=nearest)}." if len(found) > 1 else ""),
         )
     taken = min(fits, key=len)
+    fit_weights(network, found[taken])
+    return taken
+
+
+def read_state_dicts(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Every state dict in a file, by its key, without what wrappers put before names. Raises TrainingError."""
+    return {key: _named(weights) for key, weights in _all_state_dicts(path).items()}
+
+
+def fit_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Gives a network these weights; where they are not its own, says how they differ and changes nothing."""
+    if misfit := _misfit(network, weights):
+        return str(misfit)
     own = network.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
-    network.load_state_dict({**counters, **_named(found[taken])})
-    return taken
+    network.load_state_dict({**counters, **_named(weights)})
+    return ""
+
+
+def _all_state_dicts(path: Path) -> dict[str, dict[str, Tensor]]:
+    checkpoint = _read(path)
+    if _entries(checkpoint) > _MAX_ENTRIES:
+        raise TrainingError(
+            f"{path}: its dicts have more than {_MAX_ENTRIES:,} entries", f"Save them so: {_SAVE_WEIGHTS}"
+        )
+    found = dict(_state_dicts(checkpoint))
+    if not found:
+        raise TrainingError(f"{path}: holds no weights by name", f"Save them so: {_SAVE_WEIGHTS}")
+    return found
 
 
 _COUNTER = "num_batches_tracked"  # older PyTorch did not save it, and inference does not use it

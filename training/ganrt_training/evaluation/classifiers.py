@@ -1,0 +1,130 @@
+"""Classifiers trained for an evaluation, and what they say: label fidelity, classification accuracy score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ganrt.errors import UsageError
+from ganrt_training import metrics
+from ganrt_training.data import ImageData
+from ganrt_training.evaluation.features import FeatureNetwork
+from ganrt_training.evaluation.sets import draws, stratified, subset
+
+TRAINED = "trained"
+LEAST_SIDE = 8  # pixels, of what the classifier takes
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The share of images that a classifier gives their label, of all and by class name."""
+
+    share: float
+    per_class: dict[str, float]
+
+
+def trained_network(model: nn.Module, data: ImageData, protocol: metrics.Protocol) -> FeatureNetwork:
+    """A classifier trained here as a feature network: its penultimate layer's outputs are the features."""
+    assert isinstance(model, nn.Sequential)
+    last = model[-1]
+    device = next(last.parameters()).device
+    _, height, width, channels = data.images.shape
+
+    @torch.no_grad()
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features = metrics.features(model, images, len(images))
+        logits: NDArray[np.float32] = last(torch.from_numpy(features).to(device)).cpu().numpy()
+        return features, logits
+
+    about = {
+        "trained_on": len(data),
+        "size": f"{width}x{height}",
+        "channels": channels,
+        "features": protocol.hidden,
+        "digest": weights_digest(model),
+    } | metrics.describe(model, protocol)
+    return FeatureNetwork(
+        TRAINED, run, channels=channels, size=(height, width), class_names=data.class_names, about=about
+    )
+
+
+@dataclass
+class School:
+    """Trains classifiers of one protocol, those of real images no more than once."""
+
+    real: ImageData
+    protocol: metrics.Protocol
+    device: torch.device
+    tell: Callable[[str, int, int], object]
+    seed: int
+    _of_real: dict[int, nn.Module] = field(default_factory=dict)
+
+    def of_real(self, count: int | None = None) -> nn.Module:
+        """The classifier trained on so many of the real images, each class with its share; on all unless given."""
+        count = len(self.real) if count is None else min(count, len(self.real))
+        if count not in self._of_real:
+            data = self.real
+            if count < len(data):
+                data = subset(data, np.sort(stratified(data.labels, count, draws(self.seed, 3))))
+            self._of_real[count] = self.of(data, "real")
+        return self._of_real[count]
+
+    def of(self, data: ImageData, what: str) -> nn.Module:
+        """A classifier trained on these images. Raises UsageError for images that it cannot take."""
+        if min(data.images.shape[1:3]) < LEAST_SIDE:
+            raise UsageError(
+                f"images of {data.images.shape[2]}x{data.images.shape[1]}",
+                f"The classifier that is trained here takes {LEAST_SIDE}x{LEAST_SIDE} and larger.",
+            )
+
+        def progress(epoch: int, loss: float) -> None:
+            self.tell(f"training a classifier on {len(data):,} {what} images", epoch, self.protocol.epochs)
+
+        self.tell(f"training a classifier on {len(data):,} {what} images", 0, self.protocol.epochs)
+        images, labels = np.ascontiguousarray(data.images), data.labels
+        return metrics.train_classifier(
+            images, labels, len(self.real.class_names), self.protocol, progress, device=self.device
+        )
+
+    def network(self) -> FeatureNetwork:
+        """The classifier of all real images as a feature network."""
+        return trained_network(self.of_real(), self.real, self.protocol)
+
+    def about(self) -> dict[str, Any]:
+        """The protocol as words and numbers."""
+        return asdict(self.protocol)
+
+
+def agreement(predicted: NDArray[np.int64], data: ImageData) -> Agreement:
+    """How many of the predicted labels are those of the images. Classes without images are not told."""
+    equal = predicted == data.labels
+    per_class = {
+        name: float(equal[mine].mean())
+        for label, name in enumerate(data.class_names)
+        if (mine := data.labels == label).any()
+    }
+    return Agreement(float(equal.mean()), per_class)
+
+
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Softmax of logits [N, K], in float64."""
+    shifted = np.asarray(logits, np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    share: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return share
+
+
+def weights_digest(model: nn.Module) -> str:
+    """``sha256:…`` over the weights."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        state.update(f"{name} {list(tensor.shape)}\n".encode())
+        state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return f"sha256:{state.hexdigest()}"
