@@ -78,8 +78,8 @@ def _line(row: Row) -> str:
     scores = (row["label_fidelity"], row["classification_accuracy_score"])
     cells = [
         f"`{row['recipe']}`",
-        f"{_short(row['generator']['parameters'])}, {_short(row['discriminator']['parameters'])}",
-        f"{_short(row['generator']['macs'])}, {_short(row['discriminator']['macs'])}",
+        f"{short(row['generator']['parameters'])}, {short(row['discriminator']['parameters'])}",
+        f"{short(row['generator']['macs'])}, {short(row['discriminator']['macs'])}",
         f"{run['cpu_seconds'] / 60:.1f}",
         f"{run['images_per_second']:,.0f}",
         f"{run['kimg']:,.0f}, {row['snapshot']['kimg']:,.0f}",
@@ -98,10 +98,10 @@ def _command(name: str) -> str:
     return f"python -m benchmarks.zoo row {name} {ROWS[name]}"
 
 
-def _short(number: int) -> str:
+def short(number: int) -> str:
     """Three digits: 1.23 M, 45.6 k."""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             value = number / size
-            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
     return str(number)

@@ -65,6 +65,7 @@ def evaluation(names: list[str], **changes: Any) -> Evaluation:
     figures = (
         figure("frechet", 24.31, 3.02, "lower"),
         figure("recall", 0.412, 0.838, per_class=recall_of(names), percent=True),
+        figure("kernel", 0.00342, -0.00001, "lower"),
         figure("density", 1.02, 0.99),
         figure("accuracy_score", 0.865, 0.93, percent=True),
         figure("memorised", 0.032, 0.01, "lower", percent=True),
@@ -119,7 +120,7 @@ def test_the_verdict_is_made_of_the_figures() -> None:
         "learned from as many real images, on 93.0 %.",
         "As good as real images, or better: Density, Exact copies.",
         "Worse than real images, the nearest first: Accuracy score (93.0 % of real), Recall (49.2 % of real), "
-        "Memorised (3.2 times real), Frechet (8.05 times real).",
+        "Memorised (3.2 times real), Frechet (8.05 times real), Kernel (0.00342, real -1.00e-05).",
         "The worst class of each figure: Recall: class 0 (0 %, real 61.0 %).",
         "Nearer to a training image than all but 1 % of real images that were held out: 3.2 %.",
         "Exact copies of training images: none.",
@@ -136,7 +137,7 @@ def test_the_verdict_is_made_of_the_figures() -> None:
         ("higher", -1.0, 0.5, "0.0 % of real"),
         ("higher", -1.0, 0.0, "below real"),
         ("lower", 1e-9, 0.0, "above real"),
-        ("lower", 0.001, -0.0002, "above real"),
+        ("lower", 0.001, -0.0002, "no ratio: real is below 0"),
         ("lower", -0.001, -0.0002, "as good as real"),
         ("lower", 0.5000001, 0.5, "1.01 times real"),
         ("lower", 5e9, 1.0, "5e+09 times real"),

@@ -18,11 +18,11 @@ from torch import Tensor
 from ganrt.errors import Cancelled, StorageError, TrainingError
 from ganrt.files import storage_error
 from ganrt.shards import require
-from ganrt_training import augment, crew, graphs, run_folder
+from ganrt_training import augment, crew, cuda_graphs, run_folder
 from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
+from ganrt_training.cuda_graphs import GraphedStep
 from ganrt_training.data import ImageData, digest
 from ganrt_training.feeding import Feed
-from ganrt_training.graphs import GraphedStep
 from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
 from ganrt_training.report import KEPT, write_report
@@ -159,7 +159,7 @@ class _Run:
         self.feed = Feed(recipe, data, len(names), seed, team)
         self.eye = Eye(recipe, data, len(names), seed, team.device) if team.rank == 0 else None
         self.means = _Means(team.device)
-        self.graphed = GraphedStep(recipe, self.players) if graphs.fits(recipe, team) else None
+        self.graphed = GraphedStep(recipe, self.players) if cuda_graphs.fits(recipe, team) else None
         self.first_step, self.seconds_before = self.standing.step, self.standing.seconds
         self.tick_first = self.step
         self.started = self.tick_started = clock()

@@ -37,7 +37,7 @@ def make_players(recipe: Recipe, channels: int, classes: int, device: torch.devi
 def _optimizer(recipe: Recipe, network: nn.Module, rate: float) -> torch.optim.Optimizer:
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), rate)
-    # On a GPU its counters stay there, so that steps can be replayed (graphs.py).
+    # On a GPU its counters stay there, so that steps can be replayed (cuda_graphs.py).
     on_gpu = next(network.parameters()).device.type == "cuda"
     adam = torch.optim.Adam(network.parameters(), rate, recipe.betas, capturable=on_gpu)
     adam._warned_capturable_if_run_uncaptured = True  # it would tell of every step that is not

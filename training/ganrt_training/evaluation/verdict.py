@@ -51,12 +51,15 @@ def number(value: float | None, percent: bool = False) -> str:
 def reached(better: str, generated: float, real: float | None) -> float | None:
     """How near to real images, in [0, 1]: 1 where generated images are as good or better, None where it has no meaning.
 
-    Generated over real where higher is better, real over generated where lower is.
+    Generated over real where higher is better, real over generated where lower is. An estimate of a distance without
+    bias may be below zero for real images, when a ratio says nothing.
     """
     if real is None or not (math.isfinite(generated) and math.isfinite(real)):
         return None
     if generated == real or (generated > real) == (better == "higher"):
         return 1.0
+    if better == "lower" and real < 0:
+        return None
     part, whole = (generated, real) if better == "higher" else (real, generated)
     return max(0.0, part / whole) if whole > 0 else 0.0
 
@@ -65,7 +68,7 @@ def against_real(better: str, generated: float, real: float | None) -> str:
     """The same in words: ``as good as real``, ``42 % of real``, ``6.1 times real``."""
     near = reached(better, generated, real)
     if near is None or real is None:
-        return ""
+        return "no ratio: real is below 0" if math.isfinite(generated) and -math.inf < (real or 0) < 0 else ""
     if near == 1:
         return "as good as real"
     if better == "higher":
@@ -126,9 +129,15 @@ def verdict(evaluation: Evaluation) -> list[str]:
     compared = [(near, figure) for figure in evaluation.figures if (near := _near(figure)) is not None]
     if good := [figure.title for near, figure in compared if near == 1]:
         sentences.append(f"As good as real images, or better: {', '.join(good)}.")
-    if short := sorted(((n, f) for n, f in compared if n < 1), key=lambda pair: -pair[0]):
-        told = [f"{f.title} ({against_real(f.better, f.generated, f.real)})" for _, f in short]
-        sentences.append(f"Worse than real images, the nearest first: {', '.join(told)}.")
+    short = sorted(((near, figure) for near, figure in compared if near < 1), key=lambda pair: -pair[0])
+    worse = [f"{f.title} ({against_real(f.better, f.generated, f.real)})" for _, f in short]
+    worse += [
+        f"{f.title} ({_said(f)}, real {_said(f, real=True)})"
+        for f in evaluation.figures
+        if _near(f) is None and finite(f.generated) and finite(f.real)
+    ]
+    if worse:
+        sentences.append(f"Worse than real images, the nearest first: {', '.join(worse)}.")
     if last := [cell for figure in evaluation.figures for cell in worst(figure)[:1]]:
         sentences.append(f"The worst class of each figure: {'; '.join(map(_worst, last))}.")
     if (near_copies := figures.get("memorised")) and finite(near_copies.generated):

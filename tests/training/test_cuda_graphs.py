@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from ganrt_training import graphs
+from ganrt_training import cuda_graphs
 from ganrt_training.crew import Crew
+from ganrt_training.cuda_graphs import GraphedStep
 from ganrt_training.feeding import Feed
 from ganrt_training.gans import find_recipe
-from ganrt_training.graphs import GraphedStep
 from ganrt_training.players import make_players, set_rates, state_of
 from ganrt_training.step import Players, adversarial_step
 from tests.training.tiny import tiny_data, tiny_recipe
@@ -28,15 +28,15 @@ class Again:
     def __init__(self, fails: bool = False) -> None:
         self.fails, self.recorded, self.replayed = fails, 0, 0
 
-    def warm(self, work: graphs.Work) -> graphs.Figures:
+    def warm(self, work: cuda_graphs.Work) -> cuda_graphs.Figures:
         return work()
 
-    def record(self, work: graphs.Work) -> graphs.Work:
+    def record(self, work: cuda_graphs.Work) -> cuda_graphs.Work:
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing")
         self.recorded += 1
 
-        def again() -> graphs.Figures:
+        def again() -> cuda_graphs.Figures:
             self.replayed += 1
             return work()
 
@@ -113,11 +113,11 @@ def test_a_checkpoint_holds_rates_as_numbers() -> None:
 
 def test_only_what_can_be_recorded_is() -> None:
     one_gpu = Crew(0, 1, torch.device("cuda", 0))
-    assert graphs.fits(tiny_recipe("precision=bf16"), one_gpu)
-    assert not graphs.fits(tiny_recipe(), Crew(0, 1, CPU))
-    assert not graphs.fits(tiny_recipe(), replace(one_gpu, size=2))
-    assert not graphs.fits(tiny_recipe("precision=fp16"), one_gpu)
-    assert not graphs.fits(find_recipe("stylegan2_32"), one_gpu)
-    assert not graphs.fits(find_recipe("cyclegan_64"), one_gpu)
-    assert not graphs.fits(find_recipe("wgan_28"), one_gpu)
-    assert graphs.fits(find_recipe("r3gan_28"), one_gpu)
+    assert cuda_graphs.fits(tiny_recipe("precision=bf16"), one_gpu)
+    assert not cuda_graphs.fits(tiny_recipe(), Crew(0, 1, CPU))
+    assert not cuda_graphs.fits(tiny_recipe(), replace(one_gpu, size=2))
+    assert not cuda_graphs.fits(tiny_recipe("precision=fp16"), one_gpu)
+    assert not cuda_graphs.fits(find_recipe("stylegan2_32"), one_gpu)
+    assert not cuda_graphs.fits(find_recipe("cyclegan_64"), one_gpu)
+    assert not cuda_graphs.fits(find_recipe("wgan_28"), one_gpu)
+    assert cuda_graphs.fits(find_recipe("r3gan_28"), one_gpu)
