@@ -4,8 +4,8 @@
     python -m benchmarks.cards --check      says whether it is what the cards make
     python -m benchmarks.cards --speed      measures all of them in turn, into exported/speed.json, and writes it
 
-What a card cannot say, how to make the generator from nothing, stands in exported/NAME.md; feature networks are described
-in exported/features/NAME.md.
+What a card cannot say, how to make the generator from nothing, stands in exported/NAME.md; feature networks are
+described in exported/features/NAME.md.
 """
 
 from __future__ import annotations

@@ -1,142 +1,152 @@
-"""How good is a Fashion-MNIST generator? Label fidelity and classification accuracy score, as its card states them.
+"""How good is a Fashion-MNIST generator? All figures of ``ganrt evaluate``, as its card states them.
 
-    python -m benchmarks.fashion_quality --model exported/fashion.onnx --json quality.json
+    python -m benchmarks.fashion_quality --model fashion --json quality.json
 
-Three steps: a small classifier is trained on the 60,000 real training images; it judges 10,000 generated
-images; the same classifier is trained anew on 60,000 generated images and tested on the 10,000 real test
-images. ``ganrt export RUN --quality quality.json`` puts the figures into the card.
+It is evaluated twice a seed: as it is, and as a source of training images, with wider latents and only such images
+of whose class a classifier is at least half sure (GaFi, arXiv 2305.10118). The first seed's figures are the card's, and
+how far the other seeds' lie from them is their spread. Seeds that the file holds already are not measured again.
+``ganrt export … --quality quality.json`` puts it all into the card.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import ganrt
 from ganrt.errors import GanrtError, TrainingError
 from ganrt_training import metrics
 from ganrt_training.data import ImageData, read_mnist_family
+from ganrt_training.evaluation import Evaluation, evaluate
+from ganrt_training.metrics import Protocol
 
+DATA = Path("/usr/share/datasets/fashion-mnist")
 JUDGED, TRAINED_ON = 10_000, 60_000
+LATENT_STD, CONFIDENCE = 1.2, 0.5  # of what is to be trained on
 THREADS = 2  # they decide the order of sums, and so the last digits
-LEAST_ACCURACY = 0.925  # of the judge: below it, its verdict means little
+_OF_FILTERED = ("frechet", "manifold", "fidelity", "cas")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fashion_quality", description="Measures a Fashion-MNIST generator with a classifier."
+        prog="python -m benchmarks.fashion_quality", description="Measures a Fashion-MNIST generator for its card."
     )
     parser.add_argument("--model", default="fashion", help="name or path of the generator")
-    parser.add_argument("--real", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="real images")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--out", type=Path, help="folder that keeps the classifier of real images for the next time")
+    parser.add_argument("--real", type=Path, default=DATA, help="real images")
+    parser.add_argument("--json", type=Path, help="file for the figures; what it holds of this generator is kept")
+    parser.add_argument("--keep", type=Path, help="folder that keeps classifiers of real images for the next time")
+    parser.add_argument("--seeds", default="0,1", help="with commas; the first one's figures are the card's")
     parser.add_argument("--threads", type=int, default=THREADS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=int, help="at most this many images of each set, for one epoch: a trial only")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     try:
-        figures = measure(
-            options.model,
-            options.real,
-            seed=options.seed,
-            threads=options.threads,
-            limit=options.limit,
-            keep=options.out,
-        )
+        figures = measure(options)
     except GanrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    text = json.dumps(figures, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(json.dumps(figures, indent=1))
     return 0
 
 
-def measure(
-    model: str, real: Path, *, seed: int = 0, threads: int = 2, limit: int | None = None, keep: Path | None = None
-) -> dict[str, Any]:
-    """The figures with their protocol, as they go into a card.
-
-    Raises TrainingError when the generator's classes are not the data's, and when the classifier of real
-    images is not good enough to judge by (not checked with ``limit``).
-    """
-    train, test = (read_mnist_family(real, split) for split in ("train", "test"))
-    protocol = metrics.Protocol(seed=seed)
-    if limit:
-        train, test = first(train, limit), first(test, limit)
-        protocol = replace(protocol, epochs=1)
-    generator = ganrt.load(model, threads=threads)
-    card = generator.card
-    if (card.class_names, card.height, card.width, card.channels) != (train.class_names, *train.images.shape[1:]):
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The figures with their protocol, as they go into a card; after each seed they are in the file too."""
+    card = ganrt.load(options.model, "cpu").card
+    test = read_mnist_family(options.real, "test")
+    if (card.class_names, card.height, card.width, card.channels) != (test.class_names, *test.images.shape[1:]):
         raise TrainingError(
             f"{card.name} makes {card.width}x{card.height} images of {', '.join(card.class_names)}",
-            f"Expected those of {real}.",
+            f"Expected those of {options.real}.",
         )
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    told: dict[str, Any] = {"snapshot_digest": card.snapshot_digest, "by_seed": {}}
+    if options.json and options.json.is_file():
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+        if before.get("snapshot_digest") == card.snapshot_digest:
+            told = before
+    for seed in seeds:
+        if str(seed) not in told["by_seed"]:
+            plain, filtered = (_evaluated(options, seed, wide) for wide in (False, True))
+            if seed == seeds[0]:
+                told |= {"evaluation": _of_card(plain), "filtered": _of_card(filtered)}
+            told["by_seed"][str(seed)] = {"evaluation": _values(plain), "filtered": _values(filtered)}
+        told = told | {"command": _command(card.name, options), "spread": _spread(told["by_seed"])}
+        if options.json:
+            options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return told
 
-    judge = real_classifier(train, protocol, keep and keep / "real-classifier.safetensors", threads)
-    real_accuracy = metrics.agreement(metrics.predict(judge, test.images), test.labels, test.class_names)
-    tell(f"classifier of real images: {real_accuracy['share']} on the real test images")
-    if not limit and real_accuracy["share"] < LEAST_ACCURACY:
-        raise TrainingError(
-            f"the classifier of real images reaches {real_accuracy['share']}", f"Expected at least {LEAST_ACCURACY}."
-        )
 
-    images, labels = generated(generator, min(JUDGED, limit or JUDGED), seed)
-    fidelity = metrics.agreement(metrics.predict(judge, images), labels, card.class_names)
-    tell(f"label fidelity: {fidelity['share']}")
+def _evaluated(options: argparse.Namespace, seed: int, wide: bool) -> Evaluation:
+    tell(f"seed {seed}, {'as a source of training images' if wide else 'as it is'}")
+    return evaluate(
+        options.model,
+        options.real,
+        metrics=_OF_FILTERED if wide else None,
+        n=min(JUDGED, options.limit or JUDGED),
+        cas_n=min(TRAINED_ON, options.limit or TRAINED_ON),
+        seed=seed,
+        latent_std=LATENT_STD if wide else None,
+        confidence=CONFIDENCE if wide else None,
+        device=options.device,
+        threads=options.threads,
+        protocol=Protocol(precision="fp32", epochs=1) if options.limit else None,
+        keep=options.keep,
+        progress=Told(),
+    )
 
-    images, labels = generated(generator, min(TRAINED_ON, limit or TRAINED_ON), seed + 1)
-    student = metrics.train_classifier(images, labels, len(card.class_names), protocol, epoch_told("generated"))
-    score = metrics.agreement(metrics.predict(student, test.images), test.labels, test.class_names)
-    tell(f"classification accuracy score: {score['share']}")
 
+def _of_card(found: Evaluation) -> dict[str, Any]:
+    """As JSON, without the digest of a file that the figures are yet to go into: the snapshot's tells which it is."""
+    told = found.to_json()
+    told["protocol"]["generated"].pop("digest", None)
+    return told
+
+
+def _values(found: Evaluation) -> dict[str, Any]:
+    return {figure.key: [_rounded(figure.generated), _rounded(figure.real)] for figure in found.figures}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _spread(by_seed: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The largest difference between two seeds of each figure of generated images."""
+    if len(by_seed) < 2:
+        return {}
     return {
-        "command": f"python -m benchmarks.fashion_quality --model exported/{card.name}.onnx --seed {seed}"
-        + (f" --threads {threads}" if threads != THREADS else "")
-        + (f" --limit {limit}" if limit else ""),
-        "snapshot_digest": card.snapshot_digest,
-        "psi": None,
-        "latent_std": 1.0,
-        "classifier": metrics.describe(judge, protocol) | {"threads": threads, "torch": str(torch.__version__)},
-        "real_accuracy": {"meaning": "classifier of real training images, on real test images"}
-        | {"trained_on": len(train)}
-        | real_accuracy,
-        "label_fidelity": {"meaning": "generated images that this classifier gives the label asked for", "seed": seed}
-        | fidelity,
-        "classification_accuracy_score": {
-            "meaning": "the same classifier trained on generated images only, on real test images",
-            "seed": seed + 1,
-            "trained_on": len(images),
+        kind: {
+            key: _rounded(float(np.ptp([one[kind][key][0] for one in by_seed.values()]))) or 0.0
+            for key in next(iter(by_seed.values()))[kind]
         }
-        | score,
+        for kind in ("evaluation", "filtered")
     }
 
 
-def real_classifier(train: ImageData, protocol: metrics.Protocol, path: Path | None, threads: int) -> torch.nn.Module:
-    """The classifier of real images, from the file when it has been trained before; else it is kept there."""
-    size, channels, classes = train.images.shape[1:3], train.images.shape[3], len(train.class_names)
-    judge = metrics.build_classifier(size, channels, classes, protocol)
-    digest = hashlib.sha256(train.images.tobytes() + train.labels.tobytes()).hexdigest()
-    about = metrics.describe(judge, protocol) | {"data": digest, "threads": threads, "torch": str(torch.__version__)}
-    if path is not None and (known := metrics.load_classifier(path, judge, about)) is not None:
-        tell(f"classifier of real images: taken from {path}")
-        return known
-    judge = metrics.train_classifier(train.images, train.labels, classes, protocol, epoch_told("real"))
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metrics.save_classifier(path, judge, about)
-    return judge
+def _command(name: str, options: argparse.Namespace) -> str:
+    words = ["python -m benchmarks.fashion_quality", f"--model {name}", f"--seeds {options.seeds}"]
+    words += [f"--threads {options.threads}"] * (options.threads != THREADS)
+    words += [f"--device {options.device}"] * (options.device != "cpu")
+    return " ".join(words + [f"--limit {options.limit}"] * bool(options.limit))
+
+
+class Told:
+    """Tells of what is being done, when it begins and every minute."""
+
+    def __init__(self) -> None:
+        self._last, self._next, self._began = "", 0.0, time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._last or now >= self._next:
+            tell(f"{now - self._began:5.0f} s  {what} {done}/{total}")
+            self._last, self._next = what, now + 60
 
 
 def generated(

@@ -42,6 +42,9 @@ def evaluate(
     confidence: Annotated[
         float | None, typer.Option(help="Of a generator, only images whose class a classifier is so sure of, 0 to 1.")
     ] = None,
+    keep: Annotated[
+        Path | None, PathOption(help="A folder that keeps the classifiers trained on real images for the next time.")
+    ] = None,
     mode: Annotated[str | None, typer.Option(help="l (grey) or rgb, for both; as they are unless given.")] = None,
     out: Annotated[Path | None, PathOption(help="A folder for report.html and evaluation.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -72,6 +75,7 @@ def evaluate(
             psi=psi,
             latent_std=latent_std,
             confidence=confidence,
+            keep=keep,
             mode=mode,
             device=device,
             threads=threads,

@@ -63,6 +63,7 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     protocol: Protocol | None = None,
+    keep: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
     cancel: threading.Event | None = None,
 ) -> Evaluation:
@@ -78,7 +79,8 @@ def evaluate(
     real training images has. ``cas_n`` images are trained on for the classification accuracy score (``n`` unless
     given). ``psi``, ``latent_std`` and ``confidence`` (0 to 1; only images to which the classifier gives the label that
     was asked for with at least this probability) go with a generator only. ``mode`` is ``l`` or ``rgb``, for both.
-    ``protocol`` is that of classifiers trained here, float32 unless given. ``progress(what, done, total)`` is called
+    ``protocol`` is that of classifiers trained here, float32 unless given; ``keep`` is a folder in which those of real
+    images are kept for the next time. ``progress(what, done, total)`` is called
     now and then. Two calls agree, on the same machine with as many ``threads``; global random states are left alone.
 
     Raises UsageError for what cannot be meant or does not apply, DeviceUnavailable, Cancelled, and what loading a
@@ -113,7 +115,14 @@ def evaluate(
             raise UsageError(f"{count} generated images are too few", f"Expected at least {LEAST}.")
         tell("reading real images", 0, 1)
         reals = read_real(path_of("real", real), side, channels, count, mode=mode, seed=seed)
-        school = School(reals.known, replace(protocol or Protocol(precision="fp32"), seed=seed), on, tell, seed)
+        school = School(
+            reals.known,
+            replace(protocol or Protocol(precision="fp32"), seed=seed),
+            on,
+            tell,
+            seed,
+            None if keep is None else path_of("keep", keep),
+        )
         needed = bool(OF_FEATURES & set(wanted))
         network = _network(features, weights, reals, school, device, threads) if needed else None
         whole = "neighbours" in wanted

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ganrt.errors import UsageError
+from ganrt.files import storage_error
 from ganrt_training import metrics
-from ganrt_training.data import ImageData
+from ganrt_training.data import ImageData, digest
 from ganrt_training.evaluation.features import FeatureNetwork
 from ganrt_training.evaluation.sets import draws, stratified, subset
 
@@ -64,6 +67,7 @@ class School:
     device: torch.device
     tell: Callable[[str, int, int], object]
     seed: int
+    keep: Path | None = None  # a folder for those of real images, from one evaluation to the next
     _of_real: dict[int, nn.Module] = field(default_factory=dict)
 
     def of_real(self, count: int | None = None) -> nn.Module:
@@ -73,8 +77,35 @@ class School:
             data = self.real
             if count < len(data):
                 data = subset(data, np.sort(stratified(data.labels, count, draws(self.seed, 3))))
-            self._of_real[count] = self.of(data, "real")
+            self._of_real[count] = self._kept(data) if self.keep else self.of(data, "real")
         return self._of_real[count]
+
+    def _kept(self, data: ImageData) -> nn.Module:
+        """The classifier of real images from the folder, if it is there; else it is trained and put there."""
+        assert self.keep is not None
+        model = metrics.build_classifier(
+            data.images.shape[1:3], data.images.shape[3], len(data.class_names), self.protocol
+        )
+        about = asdict(self.protocol) | {
+            "data": digest(data),
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "torch": str(torch.__version__),
+        }
+        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.keep / f"classifier-{name}.safetensors"
+        about = json.loads(json.dumps(about))
+        known = metrics.load_classifier(path, model, about)
+        if known is not None:
+            self.tell(f"the classifier of {len(data):,} real images was trained before", 1, 1)
+            return known.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        model = self.of(data, "real")
+        try:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            metrics.save_classifier(path, model, about)
+        except OSError as error:
+            raise storage_error(error) from error
+        return model
 
     def of(self, data: ImageData, what: str) -> nn.Module:
         """A classifier trained on these images. Raises UsageError for images that it cannot take."""
