@@ -98,7 +98,7 @@ class School:
         known = metrics.load_classifier(path, model, about)
         if known is not None:
             self.tell(f"the classifier of {len(data):,} real images was trained before", 1, 1)
-            return known.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+            return known.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = self.of(data, "real")
         try:
             self.keep.mkdir(parents=True, exist_ok=True)
