@@ -45,6 +45,13 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the recipe, as key=value.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and latents.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the quality, by which the best snapshot is chosen, as the Fréchet distance of what this "
+            "network sees: a name, as in fashion, or PATH.onnx. [sliced Wasserstein, without one]"
+        ),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,
     mode: Annotated[str | None, typer.Option(help="l (grey) or rgb; what the images are, unless given.")] = None,
     background: Annotated[str, typer.Option(help="The colour behind transparent images, a name or #rrggbb.")] = "white",
@@ -80,7 +87,17 @@ def train(
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     with stoppable() as cancel:
-        run(chosen, images, run_dir, seed=seed, device=device, minutes=minutes, progress=show, cancel=cancel)
+        run(
+            chosen,
+            images,
+            run_dir,
+            seed=seed,
+            device=device,
+            features=features,
+            minutes=minutes,
+            progress=show,
+            cancel=cancel,
+        )
     print(f"report: {run_dir / 'report.html'}")
     print(f"next: ganrt export {quoted(run_dir)}")
 
@@ -96,7 +113,7 @@ def _tick_text(stats: dict[str, Any]) -> str:
         told = f"  D right on real {stats['real_accuracy']:.0%} fake {stats['fake_accuracy']:.0%}"
     return (
         f"{stats['kimg']:8.1f}/{stats['total_kimg']:g} kimg {stats['images_per_second']:6.0f} images/s  "
-        f"loss {' '.join(losses)}{told}  quality {stats['quality']:.1f} diversity {stats['diversity']:.2f}  "
+        f"loss {' '.join(losses)}{told}  quality {stats['quality']:.3g} diversity {stats['diversity']:.2f}  "
         f"{duration_text(stats['seconds_left'])} left"
     )
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ganrt.errors import Cancelled, StorageError, TrainingError
+from ganrt.errors import Cancelled, StorageError, TrainingError, UsageError
 from ganrt.files import storage_error
 from ganrt.shards import require
 from ganrt_training import augment, crew, cuda_graphs, run_folder
@@ -26,9 +26,12 @@ from ganrt_training.feeding import Feed
 from ganrt_training.players import make_players, restore, set_rates, state_of
 from ganrt_training.recipe import Recipe
 from ganrt_training.report import KEPT, write_report
-from ganrt_training.showing import Eye
+from ganrt_training.showing import SEEN, Eye
 from ganrt_training.step import Players, adversarial_step
 from ganrt_training.watch import warning
+
+if TYPE_CHECKING:
+    from ganrt_training.evaluation.features import FeatureNetwork
 
 logger = logging.getLogger("ganrt.training")
 
@@ -42,6 +45,7 @@ def train(
     *,
     seed: int = 0,
     device: str = "cpu",
+    features: str | FeatureNetwork | None = None,
     minutes: float | None = None,
     progress: Callable[[Stats], None] | None = None,
     cancel: threading.Event | None = None,
@@ -53,23 +57,26 @@ def train(
     row), ``snapshot-<kimg>.safetensors`` and ``best.safetensors`` (the averaged generator, the latter where the tick's
     quality was best), ``checkpoint.pt`` and ``report.html``. A folder that holds a checkpoint of the same run is
     resumed where it stood; in one process on a CPU the weights then come out as those of an uninterrupted run. Started
-    by torchrun, all processes share each batch. ``progress`` gets each tick's statistics, ``cancel`` ends the run when
-    it is set; ``clock`` is what ``minutes`` are measured by. PyTorch's global random state is left as it was.
+    by torchrun, all processes share each batch. The quality, by which the best snapshot is chosen, is the sliced
+    Wasserstein distance to real images; with ``features``, a network or what :func:`open_network` takes, the Fréchet
+    distance of what it sees in 2,000 images of each. ``progress`` gets each tick's statistics, ``cancel`` ends the run
+    when it is set; ``clock`` is what ``minutes`` are measured by. PyTorch's global random state is left as it was.
 
-    Raises UsageError and DeviceUnavailable for the device, TrainingError when the data does not fit the recipe, when
-    the folder holds another run or one is training in it, and when a loss stops being finite (the last checkpoint and
-    snapshots stay); StorageError, StorageFull, Cancelled.
+    Raises UsageError and DeviceUnavailable for the device, what :func:`open_network` raises, TrainingError when the
+    data does not fit the recipe, when the folder holds another run or one is training in it, and when a loss stops
+    being finite (the last checkpoint and snapshots stay); StorageError, StorageFull, Cancelled.
     """
     require("seed", seed, 0, (1 << 63) - 1)
     team = crew.join(device)
     check_fit(recipe, data, team.size)
-    about = _about(recipe, data, seed)
+    network = None if features is None else _network(features, recipe, device)
+    about = _about(recipe, data, seed, network)
     try:
         with (
             run_folder.claimed(run_dir, about, write=team.rank == 0),
             torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []),
         ):
-            _train(_Run(recipe, data, run_dir, seed, about, team, clock), minutes, progress, cancel)
+            _train(_Run(recipe, data, run_dir, seed, about, team, clock, network), minutes, progress, cancel)
     except BrokenPipeError:  # whoever is told of the progress has gone
         raise
     except (OSError, StorageError) as error:
@@ -104,9 +111,21 @@ def _train(
         write_report(run.run_dir)  # a run that was killed after its last checkpoint has an older one
 
 
-def _about(recipe: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
+def _network(features: str | FeatureNetwork, recipe: Recipe, device: str) -> FeatureNetwork:
+    if recipe.translation:
+        raise UsageError(
+            f"features do not apply to recipe {recipe.name}", "It has a distance of its own: leave them out."
+        )
+    if not isinstance(features, str):
+        return features
+    from ganrt_training.evaluation.networks import open_network
+
+    return open_network(features, device=device)
+
+
+def _about(recipe: Recipe, data: ImageData, seed: int, network: FeatureNetwork | None) -> dict[str, Any]:
     """What decides a run."""
-    return {
+    about = {
         "recipe": recipe.settings(),
         "kind": "image-to-image" if recipe.translation else "latent-to-image",
         "seed": seed,
@@ -115,6 +134,10 @@ def _about(recipe: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
         "images": len(data),
         "data": digest(data),
     }
+    if network is not None:  # without one as it was before there were any: older runs go on
+        told = {key: value for key, value in network.about.items() if key != "classifier"}
+        about["features"] = {"distance": "Fréchet", "images": min(SEEN, len(data)), **told}
+    return about
 
 
 @dataclass
@@ -139,6 +162,7 @@ class _Run:
         about: dict[str, Any],
         team: crew.Crew,
         clock: Callable[[], float],
+        network: FeatureNetwork | None,
     ) -> None:
         self.recipe, self.run_dir, self.about, self.team, self.clock = recipe, run_dir, about, team, clock
         names = data.class_names if recipe.conditional else ()
@@ -157,7 +181,7 @@ class _Run:
         self.snapshot_ticks = max(1, round(recipe.snapshot_kimg / recipe.tick_kimg))
         self.varied = recipe.augment == "on" or (recipe.augment == "auto" and len(data) < augment.FEW)
         self.feed = Feed(recipe, data, len(names), seed, team)
-        self.eye = Eye(recipe, data, len(names), seed, team.device) if team.rank == 0 else None
+        self.eye = Eye(recipe, data, len(names), seed, team.device, network) if team.rank == 0 else None
         self.means = _Means(team.device)
         self.graphed = GraphedStep(recipe, self.players) if cuda_graphs.fits(recipe, team) else None
         self.first_step, self.seconds_before = self.standing.step, self.standing.seconds

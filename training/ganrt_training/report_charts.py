@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -107,8 +107,10 @@ _KINDS = (
 _NOT_CHARTED = ("step", "kimg", "seconds")
 
 
-def charts_of(ticks: Sequence[Mapping[str, float | None]]) -> list[dict[str, Any]]:
+def charts_of(ticks: Sequence[Mapping[str, float | None]], network: str = "") -> list[dict[str, Any]]:
     """The charts of the ticks' figures, as the page's script takes them; in this order, then one for each other figure.
+
+    ``network`` is the name of that whose features the quality is the Fréchet distance of, if there is one.
 
     A series has a value for each tick, None where the tick has no finite one.
     """
@@ -116,7 +118,8 @@ def charts_of(ticks: Sequence[Mapping[str, float | None]]) -> list[dict[str, Any
     known = {key for kind in _KINDS for key in kind.keys}
     others = [_Kind(_worded(key), "", {key: _worded(key).lower()}, "") for key in keys if key not in known]
     charts = []
-    for kind in (*_KINDS, *others):
+    kinds = [_frechet(kind, network) if network and "quality" in kind.keys else kind for kind in _KINDS]
+    for kind in (*kinds, *others):
         series = [
             {"key": key, "label": label, "values": [tick.get(key) for tick in ticks]}
             for key, label in kind.keys.items()
@@ -127,6 +130,14 @@ def charts_of(ticks: Sequence[Mapping[str, float | None]]) -> list[dict[str, Any
             options = {"percent": kind.percent, "zero": kind.zero, "log": kind.log, "guides": kind.guides}
             charts.append(chart | {name: value for name, value in options.items() if value})
     return charts
+
+
+def _frechet(kind: _Kind, network: str) -> _Kind:
+    about = (
+        "Fréchet distance between what the averaged generator makes and real images, in the features of the network "
+        f"{network}. Lower is better."
+    )
+    return replace(kind, about=about, axis="Fréchet distance")
 
 
 def _worded(key: str) -> str:

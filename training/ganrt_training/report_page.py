@@ -67,7 +67,7 @@ class Run:
 
 def page(run: Run) -> str:
     """The whole page. The same run makes the same page."""
-    charts = charts_of([tick.figures for tick in run.ticks])
+    charts = charts_of([tick.figures for tick in run.ticks], _network(run.about))
     data = {
         "kimg": [tick.kimg for tick in run.ticks],
         "best": run.best and {"kimg": run.best.kimg, "quality": run.best.quality},
@@ -205,6 +205,12 @@ def _row_names(run: Run) -> list[str]:
     if not 2 <= len(names) <= _MAX_LABELS or run.about.get("kind") == "image-to-image":
         return []
     return names if all(grid.height % (len(names) * size) == 0 for grid in run.grids) else []
+
+
+def _network(about: dict[str, Any]) -> str:
+    """The name of the network whose features the quality is measured in; empty where there is none."""
+    features = about.get("features")
+    return without_folders(str(features.get("name", ""))) if isinstance(features, dict) else ""
 
 
 def _shown(about: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,11 +12,16 @@ from torch import Tensor, nn
 
 from ganrt_training import ema
 from ganrt_training.data import ImageData, balanced_order
+from ganrt_training.metrics import frechet_distance
 from ganrt_training.quality import IMAGES, Reference
 from ganrt_training.recipe import Recipe
-from ganrt_training.run_folder import to_float
+from ganrt_training.run_folder import to_float, to_pixels
+
+if TYPE_CHECKING:
+    from ganrt_training.evaluation.features import FeatureNetwork
 
 COLUMNS, ROWS = 10, 20
+SEEN = 2000  # images that a feature network looks at
 _BATCH = 64
 
 
@@ -31,12 +38,23 @@ class Eye:
     """Looks at generators of one run.
 
     The reference is a fixed random choice of the training images; latents get its labels, so that both sides have the
-    same share of each class.
+    same share of each class. With a feature network the distance is the Fréchet distance of what it sees, else sliced
+    Wasserstein.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, classes: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        classes: int,
+        seed: int,
+        device: torch.device,
+        network: FeatureNetwork | None = None,
+    ) -> None:
         self._recipe, self._classes, self._seed, self._device = recipe, classes, seed, device
-        chosen = np.sort(np.random.Generator(np.random.Philox(key=seed)).permutation(len(data))[:IMAGES])
+        self._network, count = network, SEEN if network else IMAGES
+        chosen = np.sort(np.random.Generator(np.random.Philox(key=seed)).permutation(len(data))[:count])
+        self._features = network.see(data.images[chosen]).features if network else None
         self._reals = to_float(torch.from_numpy(data.images[chosen]))
         self._labels = torch.from_numpy(data.labels[chosen])
         # Of each class as many, where images are few; a folder's come one class after the other.
@@ -52,8 +70,13 @@ class Eye:
         model = ema.standing_statistics(averaged, recipe.z_dim, self._classes)
         z = self._latents(len(self._reals), self._seed + 2)
         y = self._labels if self._classes else None
-        look = self._reference.look(self._made(model, z, y))
-        return Seen(model, look.distance, look.diversity)
+        fakes = self._made(model, z, y)
+        look = self._reference.look(fakes)
+        distance = look.distance
+        if self._network and math.isfinite(distance):  # pixels cannot show that numbers are not
+            assert self._features is not None
+            distance = frechet_distance(self._features, self._network.see(to_pixels(fakes)).features)
+        return Seen(model, distance, look.diversity)
 
     @torch.no_grad()
     def grid(self, model: nn.Module) -> list[Tensor]:

@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
 
 Features: TypeAlias = NDArray[np.float32]  # [N, D]
 Distances: TypeAlias = NDArray[np.float64]
@@ -41,6 +39,8 @@ def overlap(real: Features, generated: Features) -> Overlap:
     generated image lies, on the average, over k; ``coverage`` is the share of real balls that hold a generated image
     (Naeem et al. 2020, arXiv 2002.09797, k = 5). Raises ValueError for sets of no more than k.
     """
+    from sklearn.metrics import pairwise_distances_chunked
+
     if min(len(real), len(generated)) <= K_DENSITY:
         raise ValueError(f"{len(real)} and {len(generated)} images: more than {K_DENSITY} each are needed")
     radii, wide = _radii(real, (K_BALLS, K_DENSITY))
@@ -64,8 +64,7 @@ def overlap(real: Features, generated: Features) -> Overlap:
 
 def neighbours(of: Features, among: Features, k: int = 1) -> tuple[Distances, NDArray[np.int64]]:
     """Distances [N, k] and indices [N, k] of the ``k`` features nearest to each, the nearest first."""
-    search = NearestNeighbors(n_neighbors=min(k, len(among)), algorithm="brute").fit(among)
-    distances, indices = search.kneighbors(of)
+    distances, indices = _search(among, min(k, len(among))).kneighbors(of)
     return distances.astype(np.float64), indices.astype(np.int64)
 
 
@@ -87,6 +86,12 @@ def pixel_digests(images: NDArray[np.uint8]) -> list[bytes]:
 
 def _radii(features: Features, ks: tuple[int, ...]) -> list[Distances]:
     """The distance of each to its k-th nearest neighbour in the same set, itself aside, for several k: [N] each."""
-    search = NearestNeighbors(n_neighbors=max(ks), algorithm="brute").fit(features)
-    distances: NDArray[Any] = search.kneighbors()[0]
+    distances: NDArray[Any] = _search(features, max(ks)).kneighbors()[0]
     return [distances[:, k - 1].astype(np.float64) for k in ks]
+
+
+def _search(features: Features, k: int) -> Any:
+    """Scikit-learn's search by brute force, which works block by block."""
+    from sklearn.neighbors import NearestNeighbors  # here, so that ganrt train does without scikit-learn
+
+    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(features)
