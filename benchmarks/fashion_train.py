@@ -2,8 +2,8 @@
 
     python -m benchmarks.fashion_train --device cuda --minutes 5 --out runs/shipped
 
-All are trained at once, since a GPU has room for them; the same command goes on with runs that were stopped. Of each the
-latest snapshot is exported, measured by benchmarks.fashion_quality, and exported again with its figures: OUT holds
+All are trained at once, since a GPU has room for them; the same command goes on with runs that were stopped. Of each
+the latest snapshot is exported, measured by benchmarks.fashion_quality, and exported again with its figures: OUT holds
 NAME.onnx, NAME.json with the figures, and the run's folder NAME.
 """
 
@@ -75,7 +75,9 @@ def make(name: str, options: argparse.Namespace) -> None:
     snapshot = max((options.out / name).glob("snapshot-*.safetensors"))
     out, figures = options.out / f"{name}.onnx", options.out / f"{name}.json"
     export_run(snapshot, out, texts=CardTexts.read(EXPORTED / f"{name}.json", None), overwrite=True)
-    measured = f"--model {out} --real {options.data} --json {figures} --keep {options.out / 'kept'} --seeds {options.seeds}"
+    measured = (
+        f"--model {out} --real {options.data} --json {figures} --keep {options.out / 'kept'} --seeds {options.seeds}"
+    )
     more = f" --device {options.device} --limit {options.limit}" if options.limit else f" --device {options.device}"
     if fashion_quality.main((measured + more).split()):
         raise GanrtError(f"{name} was not measured", f"Its generator is {out}.")
