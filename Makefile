@@ -51,5 +51,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[train,keras,video,test]'
+	$(PIP) install --constraint constraints.txt --editable '.[train,evaluate,keras,video,test]'
 	@touch $@ $(VENV)/.demo
