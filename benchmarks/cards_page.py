@@ -106,25 +106,46 @@ def _section(one: Shipped) -> str:
 
 def _quality(quality: Mapping[str, Any]) -> str:
     if "evaluation" in quality:
-        more = {name: value for name, value in quality.items() if name != "evaluation"}
-        return _evaluated(Evaluation.from_json(quality["evaluation"]), more)
+        spread = quality.get("spread") or {}
+        more = {name: value for name, value in quality.items() if name in ("command", "snapshot_digest")}
+        if by_seed := quality.get("by_seed"):
+            more["seeds"] = list(by_seed)
+        text = _evaluated(Evaluation.from_json(quality["evaluation"]), spread.get("evaluation", {}), more)
+        if "filtered" in quality:
+            text += _filtered(Evaluation.from_json(quality["filtered"]), spread.get("filtered", {}))
+        return text
     return _shares(quality) if quality else "Not measured.\n"
 
 
-def _evaluated(found: Evaluation, more: Mapping[str, Any]) -> str:
-    """What ``ganrt evaluate`` found."""
-    rows = [
-        [f.title, number(f.generated, f.percent), number(f.real, f.percent), f"{f.better} is better", f.meaning]
-        for f in found.figures
-    ]
+def _evaluated(found: Evaluation, spread: Mapping[str, float], more: Mapping[str, Any]) -> str:
+    """What ``ganrt evaluate`` found; ``spread`` is how far each figure moves with the seed."""
     parts = [
         "\n".join(f"- {_text(sentence)}" for sentence in verdict(found)) + "\n",
-        _table(["figure", "generated", "real images", "", "what it says"], rows),
+        _figures(found, spread),
         _by_class(found),
         "\n".join(f"- Warning: {_text(text)}" for text in found.warnings) + "\n" if found.warnings else "",
         _protocol({**found.protocol, **{f.title: f.protocol for f in found.figures if f.protocol}, **more}),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _filtered(found: Evaluation, spread: Mapping[str, float]) -> str:
+    """The figures of images that were made to be trained on."""
+    deviation, sure = found.protocol.get("latent_std"), found.protocol.get("confidence")
+    said = f"As a source of training images, `--latent-std {deviation} --confidence {sure}`"
+    if (kept := found.protocol.get("share_kept")) is not None:
+        said += f" (of the images made, {kept:.0%} are taken)"
+    return f"\n{said}:\n\n{_figures(found, spread)}"
+
+
+def _figures(found: Evaluation, spread: Mapping[str, float]) -> str:
+    heads = ["figure", "generated", "real images", *(["spread over seeds"] if spread else []), "", "what it says"]
+    rows = []
+    for one in found.figures:
+        moved = [number(spread.get(one.key, math.nan), one.percent)] if spread else []
+        values = [number(one.generated, one.percent), number(one.real, one.percent), *moved]
+        rows.append([one.title, *values, f"{one.better} is better", one.meaning])
+    return _table(heads, rows)
 
 
 def _by_class(found: Evaluation) -> str:

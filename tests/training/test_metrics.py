@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fashion_classifier, fashion_quality
+from benchmarks import fashion_classifier
 from ganrt.errors import UsageError
 from ganrt_training import metrics
 from ganrt_training.data import FASHION_CLASSES
@@ -135,37 +135,6 @@ def fashion(tmp_path: Path) -> Path:
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
     (tmp_path / "g.onnx").write_bytes(tiny_model(class_names=FASHION_CLASSES, width=28, height=28, channels=1))
     return tmp_path
-
-
-def test_the_benchmark_tells_its_figures_and_how_it_got_them(fashion: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist --limit 200 --threads 1 --out {fashion}/kept"
-    assert fashion_quality.main([*arguments.split(), "--json", str(fashion / "q.json")]) == 0
-    first = json.loads((fashion / "q.json").read_text())
-    assert json.loads(capsys.readouterr().out) == first
-    assert (first["label_fidelity"]["n"], first["real_accuracy"]["n"]) == (200, 150)
-    assert first["classification_accuracy_score"]["trained_on"] == 200
-    assert first["classifier"]["epochs"] == 1
-    assert first["psi"] is None
-    assert "--seed 0 --threads 1 --limit 200" in first["command"]
-    assert fashion_quality.main(arguments.split()) == 0
-    printed = capsys.readouterr()
-    assert "real images: taken from" in printed.err
-    assert json.loads(printed.out) == first
-
-
-def test_the_benchmark_does_not_judge_by_a_poor_classifier(
-    fashion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(metrics, "Protocol", lambda seed: QUICK)
-    arguments = f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist --threads 1"
-    assert fashion_quality.main(arguments.split()) == 1
-    assert "error: the classifier of real images reaches 0." in capsys.readouterr().err
-
-
-def test_the_benchmark_refuses_a_generator_of_other_classes(fashion: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (fashion / "g.onnx").write_bytes(tiny_model())
-    assert fashion_quality.main(f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist".split()) == 1
-    assert "tiny makes 8x8 images of a, b, c\nExpected those of" in capsys.readouterr().err
 
 
 def test_the_classifier_that_is_shipped_is_made_by_one_command(
