@@ -15,7 +15,6 @@ from ganrt_training.evaluation.verdict import class_names, number, verdict, wors
 from ganrt_training.pages import worth
 
 _MAX_CLASSES = 30  # that are listed
-_NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _quality(quality: Mapping[str, Any]) -> str:
         if "filtered" in quality:
             text += _filtered(Evaluation.from_json(quality["filtered"]), spread.get("filtered", {}))
         return text
-    return _shares(quality) if quality else "Not measured.\n"
+    return "Not measured.\n"
 
 
 def _evaluated(found: Evaluation, spread: Mapping[str, float], more: Mapping[str, Any]) -> str:
@@ -165,33 +164,6 @@ def _pair(figure: Figure, name: str, marked: bool) -> str:
     generated, real = figure.per_class.get(name, (math.nan, None))
     text = number(generated, figure.percent) + ("" if real is None else f" / {number(real, figure.percent)}")
     return f"**{text}**" if marked else text
-
-
-def _shares(quality: Mapping[str, Any]) -> str:
-    """Shares that were measured before there was ``ganrt evaluate``: each an object with ``share``."""
-    shares = {name: value for name, value in quality.items() if isinstance(value, dict) and "share" in value}
-    rows = [
-        [name.replace("_", " "), f"{value['share']:.3f}", f"{value.get('n', 0):,}", str(value.get("meaning", ""))]
-        for name, value in shares.items()
-    ]
-    parts = [_table(["figure", "share", "of images", "what it says"], rows)]
-    tables = {name: value["per_class"] for name, value in shares.items() if value.get("per_class")}
-    names = list(dict.fromkeys(name for table in tables.values() for name in table))
-    if 0 < len(names) <= _MAX_CLASSES:
-        heads = ["class", *(name.replace("_", " ") for name in tables)]
-        cells = [[name, *(_share(table.get(name)) for table in tables.values())] for name in names]
-        parts.append(_table(heads, cells))
-    kept = {name: value for name, value in quality.items() if name not in shares}
-    inner = {
-        f"{name.replace('_', ' ')}": {k: v for k, v in value.items() if k not in ("share", "n", "per_class", "meaning")}
-        for name, value in shares.items()
-    }
-    parts.append(_protocol(kept | {name: value for name, value in inner.items() if value}))
-    return "\n".join(parts)
-
-
-def _share(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, (int, float)) else _NONE
 
 
 def _protocol(values: Mapping[str, Any]) -> str:

@@ -17,12 +17,7 @@ from benchmarks.macs import macs, parameters
 from ganrt.card import Card
 from tests.models import tiny_card, tiny_model
 
-OLD = {
-    "command": "python -m measure",
-    "classifier": {"epochs": 12, "flip": True},
-    "label_fidelity": {"meaning": "right <b>", "share": 0.9346, "n": 10000, "per_class": {"a": 0.5, "b": 0.25}},
-}
-NEW = {
+NEW: dict[str, Any] = {
     "command": "ganrt evaluate new --real data",
     "evaluation": {
         "source": "new",
@@ -48,6 +43,12 @@ NEW = {
     },
 }
 
+TWICE = NEW | {
+    "filtered": NEW["evaluation"] | {"protocol": {"latent_std": 1.2, "confidence": 0.5, "share_kept": 0.65}},
+    "by_seed": {"0": {}, "1": {}},
+    "spread": {"evaluation": {"recall": 0.02}, "filtered": {"recall": 0.03}},
+}
+
 
 def made(folder: Path, **cards_of: dict[str, Any]) -> list[str]:
     """Words for the command, on tiny generators of such names."""
@@ -68,22 +69,23 @@ def test_the_page_of_shipped_generators_is_what_their_cards_make() -> None:
     assert cards.main(["--check"]) == 0, "run python -m benchmarks.cards"
 
 
-def test_both_shapes_of_measured_quality_are_shown(tmp_path: Path) -> None:
-    words = made(tmp_path, old={"quality": OLD}, new={"quality": NEW}, none={"class_names": ()})
-    (tmp_path / "exported" / "old.md").write_text("Say `make old`.\n")
+def test_a_section_holds_quality_with_protocol_and_spread_and_what_was_written_by_hand(tmp_path: Path) -> None:
+    words = made(tmp_path, new={"quality": NEW}, twice={"quality": TWICE}, none={"class_names": ()})
+    (tmp_path / "exported" / "new.md").write_text("Say `make new`.\n")
     assert cards.main(words) == 0
     page = text(words)
     sections = {part.partition("\n")[0]: part for part in page.split("\n## ")}
-    assert list(sections)[1:] == ["new", "none", "old"]
-    assert "| label fidelity | 0.935 | 10,000 | right &lt;b&gt; |" in sections["old"]
-    assert "| a | 0.500 |" in sections["old"] and "| classifier | epochs 12; flip yes |" in sections["old"]
-    assert "### old from nothing\n\nSay `make old`.\n" in sections["old"]
+    assert list(sections)[1:] == ["new", "none", "twice"]
+    assert "### new from nothing\n\nSay `make new`.\n" in sections["new"]
     assert "- Worse than real images, the nearest first: Recall (48.8 % of real)." in sections["new"]
     assert "| Recall | 41.0 % | 84.0 % | higher is better | What is \\| missing. |" in sections["new"]
     assert "| a | **10.0 % / 80.0 %** |" in sections["new"] and "| b | 70.0 % |\n| c | – |" in sections["new"]
     assert "- Warning: class a: recall 10.0 %" in sections["new"]
     assert "| command | ganrt evaluate new --real data |" in sections["new"]
     assert "| Recall | k 3 |" in sections["new"]
+    assert "| Recall | 41.0 % | 84.0 % | 2.0 % | higher is better |" in sections["twice"]
+    assert "`--latent-std 1.2 --confidence 0.5` (of the images made, 65% are taken):" in sections["twice"]
+    assert "| Recall | 41.0 % | 84.0 % | 3.0 % |" in sections["twice"] and "| seeds | 0, 1 |" in sections["twice"]
     assert "Not measured." in sections["none"] and "from nothing" not in sections["none"]
     pixels = 8 * 8 * 3
     assert f"| [`none`](#none) | 8x8 RGB | none | none (CC0-1.0) | Apache-2.0 | {size(words, 'none')} |" in page

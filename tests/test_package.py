@@ -110,7 +110,7 @@ def test_the_runtime_asks_for_nothing_of_training(wheel: Path) -> None:
     needed = [line for line in about.get_all("Requires-Dist") or [] if "extra ==" not in line]
     names = {line.split(";")[0].split(">")[0].split("[")[0].strip() for line in needed}
     assert names == {"isal", "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "typer"}
-    assert set(about.get_all("Provides-Extra") or []) == {"cuda", "keras", "test", "train", "video"}
+    assert set(about.get_all("Provides-Extra") or []) == {"cuda", "evaluate", "keras", "test", "train", "video"}
     assert about["License-Expression"] == "Apache-2.0"
 
 
