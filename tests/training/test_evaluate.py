@@ -42,7 +42,7 @@ def judge(real: Path) -> None:
 def run(real: Path, images: Made, **options: Any) -> Evaluation:
     """An evaluation of images, by a classifier that is there already unless said otherwise."""
     source, features = dataset_file(real.parent, *images), str(real.parent / "judge.onnx")
-    given = {"features": features, "protocol": QUICK, "threads": 1, "device": "cpu", "metrics": FEW}
+    given: dict[str, Any] = {"features": features, "protocol": QUICK, "threads": 1, "device": "cpu", "metrics": FEW}
     return evaluate(source, real, **given | options)
 
 
@@ -177,14 +177,13 @@ def test_two_evaluations_agree_and_leave_random_states_alone(real: Path) -> None
     state, numpy_state, threads = torch.random.get_rng_state(), np.random.get_state(), torch.get_num_threads()
     metrics = ["frechet", "kernel", "fidelity", "cas", "duplicates"]
     quick = replace(QUICK, epochs=1)
-    one, again = (
-        run(real, good(), metrics=metrics, n=200, protocol=quick, features="trained").to_json() for _ in range(2)
-    )
+    options: dict[str, Any] = {"n": 200, "protocol": quick, "features": "trained"}
+    one, again = (run(real, good(), metrics=metrics, **options).to_json() for _ in range(2))
     assert one == again
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(np.random.get_state()) == str(numpy_state)
     assert torch.get_num_threads() == threads
-    other = run(real, good(), metrics=["frechet"], n=200, seed=1, protocol=quick, features="trained").to_json()
+    other = run(real, good(), metrics=["frechet"], seed=1, **options).to_json()
     assert other["figures"][0]["generated"] != one["figures"][0]["generated"]
 
 
@@ -200,18 +199,12 @@ def test_the_classifier_of_real_images_is_trained_once(real: Path, monkeypatch: 
 
     monkeypatch.setattr(metrics, "train_classifier", counting)
     quick = replace(QUICK, epochs=1)
-    run(real, good(), metrics=["fidelity", "frechet", "cas"], cas_n=5000, protocol=quick, features="auto")
+    options: dict[str, Any] = {"metrics": ["fidelity", "frechet", "cas"], "protocol": quick, "features": "auto"}
+    run(real, good(), cas_n=5000, **options)
     assert trained == [TRAIN, N, N]  # the dataset has no more; on as many real ones the classifier is another
     trained.clear()
     big = made(TRAIN, 2)
-    run(
-        real,
-        (big.images, big.labels),
-        metrics=["fidelity", "frechet", "cas"],
-        cas_n=5000,
-        protocol=quick,
-        features="auto",
-    )
+    run(real, (big.images, big.labels), cas_n=5000, **options)
     assert trained == [TRAIN, TRAIN]
 
 
