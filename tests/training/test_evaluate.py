@@ -163,6 +163,17 @@ def test_blurred_images_lie_far_off(real: Path, sound: Evaluation) -> None:
     assert any(text.startswith("precision") and "blurred" in text for text in found.warnings)
 
 
+def test_classes_in_another_order_are_the_same_classes(real: Path, sound: Evaluation, tmp_path: Path) -> None:
+    images, labels = good()
+    path = tmp_path / "turned.npz"
+    np.savez(path, images=images, labels=9 - labels, class_names=np.array(NAMES[::-1]))
+    judge = str(real.parent / "judge.onnx")
+    found = evaluate(path, real, features=judge, metrics=["fidelity"], threads=1, device="cpu")
+    assert figure(found, "label_fidelity").generated == pytest.approx(
+        figure(sound, "label_fidelity").generated, abs=0.03
+    )
+
+
 def test_a_class_that_is_missing_is_named(real: Path) -> None:
     images, labels = good()
     kept = labels != 7
@@ -206,6 +217,9 @@ def test_the_classifier_of_real_images_is_trained_once(real: Path, monkeypatch: 
     big = made(TRAIN, 2)
     run(real, (big.images, big.labels), cas_n=5000, **options)
     assert trained == [TRAIN, TRAIN]
+    trained.clear()
+    run(real, good(), metrics=["fidelity"])
+    assert trained == []  # the network that was given knows the classes
 
 
 def test_images_without_labels_have_the_figures_that_need_none(real: Path) -> None:

@@ -25,18 +25,12 @@ from ganrt_training.evaluation.choosing import pictures_of
 from ganrt_training.evaluation.classifiers import TRAINED, School
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, Tell
 from ganrt_training.evaluation.defects import plain_reason, warnings_of
-from ganrt_training.evaluation.figures import METRICS, OF_FEATURES, taken
+from ganrt_training.evaluation.figures import METRICS, OF_FEATURES
+from ganrt_training.evaluation.judging import taken
 from ganrt_training.evaluation.networks import FeatureNetwork, open_network, shipped_for
 from ganrt_training.evaluation.result import Evaluation, Figure, Pictures
-from ganrt_training.evaluation.sets import (
-    LEAST,
-    DatasetImages,
-    ModelImages,
-    RealImages,
-    open_source,
-    read_real,
-    share_of_classes,
-)
+from ganrt_training.evaluation.sets import LEAST, RealImages, read_real, share_of_classes
+from ganrt_training.evaluation.sources import DatasetImages, ModelImages, open_source
 from ganrt_training.metrics import Protocol
 
 __all__ = ["METRICS", "Evaluation", "Figure", "Pictures", "evaluate"]
@@ -114,7 +108,8 @@ def evaluate(
         tell("reading real images", 0, 1)
         reals = read_real(path_of("real", real), side, channels, count, mode=mode, seed=seed)
         school = School(reals.known, replace(protocol or Protocol(precision="fp32"), seed=seed), on, tell, seed)
-        needed = bool(OF_FEATURES & set(wanted))
+        both = bool(images.class_names and reals.class_names)
+        needed = OF_FEATURES & set(wanted) or (both and ("fidelity" in wanted or confidence is not None))
         network = _network(features, weights, reals, school, device, threads) if needed else None
         whole = "neighbours" in wanted
         compared = Comparison(images, reals, network, school, seed, cas_n, confidence, whole, tell)
@@ -203,7 +198,8 @@ def _protocol(
     """All that decides the figures but the code."""
     source, real = compared.source, compared.real
     side, channels = source.shape
-    about: dict[str, Any] = {
+    about: dict[str, Any] = {} if compared.network is None else {"features": compared.network.about}
+    about |= {
         "generated": {"name": source.name, "images": len(compared.generated), **source.about},
         "real": real.about,
         "compared": {"images": len(compared.compared), "half_a": len(real.half_a), "half_b": len(real.half_b)},
@@ -212,8 +208,6 @@ def _protocol(
         "resize": "real images as training reads them: short side to this size (Lanczos), the middle of the long one",
         "seed": compared.seed,
     }
-    if compared.network is not None:
-        about["features"] = compared.network.about
     if isinstance(source, ModelImages):
         about |= {"psi": source.psi, "latent_std": source.latent_std, "confidence": compared.confidence}
         about |= {"ema": source.about.get("ema", "not said by the model")}
