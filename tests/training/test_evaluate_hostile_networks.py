@@ -29,11 +29,15 @@ def node(op: str, *inputs: str, **options: Any) -> Callable[[onnx.ModelProto], N
     return lambda model: model.graph.node.append(helper.make_node(op, list(inputs), ["extra"], **options))
 
 
+def sides(model: onnx.ModelProto) -> Any:
+    return model.graph.input[0].type.tensor_type.shape.dim
+
+
 BODY = helper.make_graph([], "body", [], [])
 HOSTILE: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     "external": (external, "lies in another file; a model is one file"),
     "domain": (node("Gelu", "mean", domain="com.microsoft"), "only ONNX's own operators are run"),
-    "imports": (lambda model: model.opset_import.append(helper.make_opsetid("evil", 1)), "only ONNX's own are run"),
+    "no opset": (lambda model: model.ClearField("opset_import"), "its opset is missing; 7 to 23 is expected"),
     "random": (node("RandomNormalLike", "mean"), "'RandomNormalLike', which ganrt refuses"),
     "control flow": (node("If", "mean", then_branch=BODY, else_branch=BODY), "a network has no control flow"),
     "subgraph": (node("Identity", "mean", body=BODY), "holds a subgraph: a network has no control flow"),
@@ -55,14 +59,18 @@ HOSTILE: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     ),
     "two inputs": (lambda model: model.graph.input.append(model.graph.input[0]), "Expected one input: images"),
     "no input": (lambda model: model.graph.ClearField("input"), "takes nothing\nExpected one input"),
-    "vectors": (lambda model: model.graph.input[0].type.tensor_type.shape.dim.pop(), "Expected one input: images"),
+    "vectors": (lambda model: sides(model).pop(), "Expected one input: images"),
     "huge side": (
-        lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 30),
+        lambda model: setattr(sides(model)[2], "dim_value", 1 << 30),
         "Expected sides of 1 to 4096",
     ),
     "negative batch": (
-        lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", -1),
+        lambda model: setattr(sides(model)[0], "dim_value", -1),
         "Expected a dynamic N",
+    ),
+    "huge batch": (
+        lambda model: [dim.MergeFrom(type(dim)(dim_value=4096)) for dim in (sides(model)[0], *sides(model)[2:])],
+        "at most 67,108,864 pixels at once",
     ),
     "not finite": (
         lambda model: model.graph.initializer.append(numpy_helper.from_array(np.array([np.nan]), "w")),

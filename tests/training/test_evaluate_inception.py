@@ -185,6 +185,8 @@ def test_weights_must_be_named_and_be_there(tmp_path: Path) -> None:
         UsageError, match=r"needs its weights\nName their file \(--weights FILE\): torchvision's"
     ) as error:
         open_network("inception-v3")
+    with pytest.raises(UsageError, match="options do not apply to inception-v3"):
+        open_network("inception-v3:range=0,1", weights=tmp_path)
     assert error.value.exit_code == 2
     with pytest.raises(GanrtError, match=r"gone.pth: cannot be read: No such file"):
         open_network("inception-v3", weights=tmp_path / "gone.pth", device="cpu")

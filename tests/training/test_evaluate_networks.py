@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ganrt.encode import resize, to_mode
@@ -19,7 +19,7 @@ from ganrt.models import list_models
 from ganrt.providers import gpus
 from ganrt_training.evaluation.networks import open_network
 from ganrt_training.export import traced
-from tests.training.seeing import Pixels, pictures, saved
+from tests.training.seeing import Pixels, pictures, proto, saved
 
 IMAGENET = "mean=0.485,0.456,0.406:std=0.229,0.224,0.225"
 
@@ -217,6 +217,24 @@ def test_outputs_named_features_and_logits_are_taken(tmp_path: Path) -> None:
 def test_what_are_no_images_is_refused(images: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Expected uint8 \[N, H, W, C\]"):
         open_network(saved(tmp_path)).see(images)
+
+
+def test_what_converters_leave_in_files_does_no_harm(tmp_path: Path) -> None:
+    """Imports of operators that no node uses (tf2onnx), weights among the inputs (before IR version 4), old opsets."""
+    model = proto(opset=13)
+    model.graph.ClearField("initializer")
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean":
+            del node.input[1]
+            node.attribute.append(helper.make_attribute("axes", [2, 3]))
+    shift = numpy_helper.from_array(np.zeros(3, np.float32), "shift")
+    model.graph.initializer.append(shift)
+    model.graph.input.append(helper.make_tensor_value_info("shift", TensorProto.FLOAT, [3]))
+    model.graph.node[-1].CopyFrom(helper.make_node("Add", ["mean", "shift"], ["pooled"]))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    model.ir_version = 3
+    images = pictures(3)
+    assert np.allclose(see(saved(tmp_path, model), images), means(images), atol=1e-6)
 
 
 # Where it is ---------------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fashion_quality
+from benchmarks import fashion_classifier, fashion_quality
 from ganrt.errors import UsageError
 from ganrt_training import metrics
 from ganrt_training.data import FASHION_CLASSES
+from ganrt_training.evaluation.networks import open_network
 from ganrt_training.run_folder import to_float
 from tests.models import tiny_model
 from tests.training.test_data import idx
@@ -165,3 +166,20 @@ def test_the_benchmark_refuses_a_generator_of_other_classes(fashion: Path, capsy
     (fashion / "g.onnx").write_bytes(tiny_model())
     assert fashion_quality.main(f"--model {fashion}/g.onnx --real {fashion}/fashion-mnist".split()) == 1
     assert "tiny makes 8x8 images of a, b, c\nExpected those of" in capsys.readouterr().err
+
+
+def test_the_classifier_that_is_shipped_is_made_by_one_command(
+    fashion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "Protocol", lambda: replace(QUICK, epochs=1))
+    arguments = f"--out {fashion}/c.onnx --real {fashion}/fashion-mnist --judge {fashion}/c.safetensors --threads 1"
+    assert fashion_classifier.main(arguments.split()) == 1
+    assert "error: it reaches 0." in capsys.readouterr().err
+    assert not (fashion / "c.onnx").exists()
+    monkeypatch.setattr(fashion_classifier, "LEAST_ACCURACY", 0.0)
+    assert fashion_classifier.main(arguments.split()) == 0
+    printed = capsys.readouterr()
+    assert "taken from" in printed.err
+    network = open_network(fashion / "c.onnx", device="cpu", threads=1)
+    assert network.about["classifier"] == json.loads(printed.out)
+    assert (network.class_names, network.about["classifier"]["accuracy"]["n"]) == (FASHION_CLASSES, 150)

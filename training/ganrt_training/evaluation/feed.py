@@ -18,6 +18,7 @@ from ganrt_training.evaluation.features import Pixels
 
 TYPES = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
 _MAX_SIDE, _MAX_BATCH = 4096, 4096
+_MAX_PIXELS = 1 << 26  # of a batch: 1,024 images of 256x256
 _OPTION = re.compile(r":(?=[a-z]+=)")
 
 
@@ -123,6 +124,8 @@ class Feed:
             (size[0], size[1]) if size[0] and size[1] else None,
             shape[0] if isinstance(shape[0], int) else None,
         )
+        if feed.size and feed.size[0] * feed.size[1] * (feed.batch or 1) > _MAX_PIXELS:
+            raise ContractError(f"{where}: its input is {value}", f"Expected at most {_MAX_PIXELS:,} pixels at once.")
         if feed.size is None and any(fixed):
             raise UsageError(f"{where}: its input is {value}, of which one side is dynamic", "Say :size=HEIGHTxWIDTH.")
         return replace(

@@ -59,18 +59,22 @@ def open_network(
     """
     parse_device(device)
     threads = None if threads is None else require("threads", threads, 1, MAX_THREADS)
-    if name_or_path == INCEPTION:
+    name: str | os.PathLike[str] = name_or_path
+    options = Options()
+    if isinstance(name_or_path, str):
+        name, options = Options.parse(name_or_path)
+    if name == INCEPTION:
         from ganrt_training.evaluation.inception import open_inception
 
+        if options != Options():
+            raise UsageError(f"options do not apply to {INCEPTION}", "Its weights say how it is fed; leave them out.")
         if weights is None:
             raise UsageError(f"{INCEPTION} needs its weights", f"Name their file (--weights FILE): {WEIGHTS}")
         return open_inception(path_of("weights", weights), device, threads)
     if weights is not None:
         raise UsageError(
-            f"weights do not apply to {told(str(name_or_path))}", f"They belong to {INCEPTION}; leave them out."
+            f"weights do not apply to {told(os.fspath(name))}", f"They belong to {INCEPTION}; leave them out."
         )
-    name: str | os.PathLike[str]
-    name, options = Options.parse(name_or_path) if isinstance(name_or_path, str) else (name_or_path, Options())
     return open_file(_find(name), options, device, threads)
 
 
