@@ -30,7 +30,7 @@ from ganrt_training.evaluation.judging import taken
 from ganrt_training.evaluation.networks import FeatureNetwork, open_network, shipped_for
 from ganrt_training.evaluation.result import Evaluation, Figure, Pictures
 from ganrt_training.evaluation.sets import LEAST, RealImages, read_real, share_of_classes
-from ganrt_training.evaluation.sources import DatasetImages, ModelImages, open_source
+from ganrt_training.evaluation.sources import DatasetImages, ModelImages, Source, open_source
 from ganrt_training.metrics import Protocol
 
 __all__ = ["METRICS", "Evaluation", "Figure", "Pictures", "evaluate"]
@@ -109,11 +109,11 @@ def evaluate(
         reals = read_real(path_of("real", real), side, channels, count, mode=mode, seed=seed)
         school = School(reals.known, replace(protocol or Protocol(precision="fp32"), seed=seed), on, tell, seed)
         both = bool(images.class_names and reals.class_names)
+        _check_confidence(confidence, images, both)
         needed = OF_FEATURES & set(wanted) or (both and ("fidelity" in wanted or confidence is not None))
         network = _network(features, weights, reals, school, device, threads) if needed else None
         whole = "neighbours" in wanted
         compared = Comparison(images, reals, network, school, seed, cas_n, confidence, whole, tell)
-        _check_confidence(compared)
         compared.generated, kept = taken(compared, count)
         figures, reasons = _figures(wanted, compared, asked=metrics is not None)
         pictures = pictures_of(compared, with_neighbours="neighbours" in wanted and network is not None)
@@ -163,14 +163,14 @@ def _network(
     return school.network()
 
 
-def _check_confidence(compared: Comparison) -> None:
-    if compared.confidence is None:
+def _check_confidence(confidence: float | None, images: Source, both: bool) -> None:
+    if confidence is None:
         return
-    if isinstance(compared.source, DatasetImages):
+    if isinstance(images, DatasetImages):
         raise UsageError(
             "confidence does not apply to a dataset", "Its images are made already: evaluate the generator."
         )
-    if not (compared.source.class_names and compared.real.class_names):
+    if not both:
         raise UsageError("confidence does not apply without classes", "Leave it out.")
 
 
@@ -189,12 +189,7 @@ def _figures(wanted: list[str], compared: Comparison, *, asked: bool) -> tuple[l
     return figures, reasons
 
 
-def _protocol(
-    compared: Comparison,
-    kept: float | None,
-    threads: int | None,
-    device: torch.device,
-) -> dict[str, Any]:
+def _protocol(compared: Comparison, kept: float | None, threads: int | None, device: torch.device) -> dict[str, Any]:
     """All that decides the figures but the code."""
     source, real = compared.source, compared.real
     side, channels = source.shape
@@ -208,6 +203,8 @@ def _protocol(
         "resize": "real images as training reads them: short side to this size (Lanczos), the middle of the long one",
         "seed": compared.seed,
     }
+    if compared.judge_is_there and compared.judge is not compared.network:
+        about["classifier"] = compared.judge.about
     if isinstance(source, ModelImages):
         about |= {"psi": source.psi, "latent_std": source.latent_std, "confidence": compared.confidence}
         about |= {"ema": source.about.get("ema", "not said by the model")}
