@@ -103,6 +103,8 @@ def train(
 
 
 def _tick_text(stats: dict[str, Any]) -> str:
+    from ganrt_training.watch import distance_text
+
     losses = [
         f"{letter} {stats[name]:.3f}"
         for letter, name in (("D", "discriminator_loss"), ("G", "generator_loss"), ("content", "content"))
@@ -113,7 +115,7 @@ def _tick_text(stats: dict[str, Any]) -> str:
         told = f"  D right on real {stats['real_accuracy']:.0%} fake {stats['fake_accuracy']:.0%}"
     return (
         f"{stats['kimg']:8.1f}/{stats['total_kimg']:g} kimg {stats['images_per_second']:6.0f} images/s  "
-        f"loss {' '.join(losses)}{told}  quality {stats['quality']:.3g} diversity {stats['diversity']:.2f}  "
+        f"loss {' '.join(losses)}{told}  quality {distance_text(stats['quality'])} diversity {stats['diversity']:.2f}  "
         f"{duration_text(stats['seconds_left'])} left"
     )
 

@@ -15,7 +15,9 @@ from PIL import Image, ImageFilter
 
 from ganrt.errors import Cancelled, TrainingError, UsageError
 from ganrt_training.evaluation import Evaluation, Figure, evaluate
-from tests.training.shapes import QUICK, SIDE, TRAIN, dataset_file, made, real_file
+from ganrt_training.evaluation.classifier_file import Classifier, export_classifier
+from ganrt_training.metrics import train_classifier
+from tests.training.shapes import NAMES, QUICK, SIDE, TRAIN, dataset_file, made, real_file
 
 N = 500
 FEW = ["frechet", "manifold", "fidelity", "neighbours", "duplicates"]
@@ -28,13 +30,24 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return real_file(tmp_path_factory.mktemp("real"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def judge(real: Path) -> None:
+    """A classifier of such images beside them, so that not every test has to train one."""
+    data = made(TRAIN, 0)
+    model = train_classifier(data.images, data.labels, len(NAMES), QUICK)
+    about = Classifier(class_names=NAMES, size=(SIDE, SIDE), channels=1)
+    export_classifier(model, about, real.parent / "judge.onnx")
+
+
 def run(real: Path, images: Made, **options: Any) -> Evaluation:
-    """An evaluation of images, or of a good generator's, which draws as the real ones were drawn."""
-    source = dataset_file(real.parent, *images)
-    return evaluate(source, real, **{"protocol": QUICK, "threads": 1, "metrics": FEW, **options})
+    """An evaluation of images, by a classifier that is there already unless said otherwise."""
+    source, features = dataset_file(real.parent, *images), str(real.parent / "judge.onnx")
+    given: dict[str, Any] = {"features": features, "protocol": QUICK, "threads": 1, "device": "cpu", "metrics": FEW}
+    return evaluate(source, real, **given | options)
 
 
 def good() -> Made:
+    """Images as a good generator makes them: drawn as the real ones were drawn."""
     data = made(N, 2)
     return data.images, data.labels
 
@@ -42,7 +55,7 @@ def good() -> Made:
 @pytest.fixture(scope="module")
 def sound(real: Path) -> Evaluation:
     """The evaluation of good images, with all figures."""
-    return run(real, good(), metrics=None)
+    return run(real, good(), metrics=None, features="trained")
 
 
 def figure(found: Evaluation, key: str) -> Figure:
@@ -150,6 +163,17 @@ def test_blurred_images_lie_far_off(real: Path, sound: Evaluation) -> None:
     assert any(text.startswith("precision") and "blurred" in text for text in found.warnings)
 
 
+def test_classes_in_another_order_are_the_same_classes(real: Path, sound: Evaluation, tmp_path: Path) -> None:
+    images, labels = good()
+    path = tmp_path / "turned.npz"
+    np.savez(path, images=images, labels=9 - labels, class_names=np.array(NAMES[::-1]))
+    judge = str(real.parent / "judge.onnx")
+    found = evaluate(path, real, features=judge, metrics=["fidelity"], threads=1, device="cpu")
+    assert figure(found, "label_fidelity").generated == pytest.approx(
+        figure(sound, "label_fidelity").generated, abs=0.03
+    )
+
+
 def test_a_class_that_is_missing_is_named(real: Path) -> None:
     images, labels = good()
     kept = labels != 7
@@ -164,12 +188,13 @@ def test_two_evaluations_agree_and_leave_random_states_alone(real: Path) -> None
     state, numpy_state, threads = torch.random.get_rng_state(), np.random.get_state(), torch.get_num_threads()
     metrics = ["frechet", "kernel", "fidelity", "cas", "duplicates"]
     quick = replace(QUICK, epochs=1)
-    one, again = (run(real, good(), metrics=metrics, n=200, protocol=quick).to_json() for _ in range(2))
+    options: dict[str, Any] = {"n": 200, "protocol": quick, "features": "trained"}
+    one, again = (run(real, good(), metrics=metrics, **options).to_json() for _ in range(2))
     assert one == again
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(np.random.get_state()) == str(numpy_state)
     assert torch.get_num_threads() == threads
-    other = run(real, good(), metrics=["frechet"], n=200, seed=1, protocol=quick).to_json()
+    other = run(real, good(), metrics=["frechet"], seed=1, **options).to_json()
     assert other["figures"][0]["generated"] != one["figures"][0]["generated"]
 
 
@@ -185,16 +210,21 @@ def test_the_classifier_of_real_images_is_trained_once(real: Path, monkeypatch: 
 
     monkeypatch.setattr(metrics, "train_classifier", counting)
     quick = replace(QUICK, epochs=1)
-    run(real, good(), metrics=["fidelity", "frechet", "cas"], cas_n=5000, protocol=quick)
+    options: dict[str, Any] = {"metrics": ["fidelity", "frechet", "cas"], "protocol": quick, "features": "auto"}
+    run(real, good(), cas_n=5000, **options)
     assert trained == [TRAIN, N, N]  # the dataset has no more; on as many real ones the classifier is another
     trained.clear()
     big = made(TRAIN, 2)
-    run(real, (big.images, big.labels), metrics=["fidelity", "frechet", "cas"], cas_n=5000, protocol=quick)
+    run(real, (big.images, big.labels), cas_n=5000, **options)
     assert trained == [TRAIN, TRAIN]
+    trained.clear()
+    run(real, good(), metrics=["fidelity"])
+    assert trained == []  # the network that was given knows the classes
 
 
 def test_images_without_labels_have_the_figures_that_need_none(real: Path) -> None:
-    found = evaluate(dataset_file(real.parent, made(N, 2).images, None, "bare"), real, protocol=QUICK, threads=1, n=200)
+    bare = dataset_file(real.parent, made(N, 2).images, None, "bare")
+    found = evaluate(bare, real, features=str(real.parent / "judge.onnx"), threads=1, device="cpu")
     assert figure(found, "recall").generated > 0.6
     assert figure(found, "recall").per_class == {}
     left = [text for text in found.warnings if text.startswith("left out")]
@@ -205,11 +235,11 @@ def test_images_without_labels_have_the_figures_that_need_none(real: Path) -> No
 def test_without_a_test_split_images_are_held_out_and_there_is_no_accuracy_score(tmp_path: Path) -> None:
     train = made(400, 0)
     real = dataset_file(tmp_path, train.images, train.labels, "unsplit")
-    found = run(real, (made(200, 2).images, made(200, 2).labels), metrics=None, n=160)
+    found = run(real, (made(200, 2).images, made(200, 2).labels), metrics=None, n=160, features="auto")
     assert found.protocol["real"]["held_out"] == 80
     assert any("cas" in text and "no test split" in text for text in found.warnings)
     assert figure(found, "memorised").real == pytest.approx(0.01, abs=0.02)
-    copies = run(real, (train.images[:160], train.labels[:160]), metrics=["neighbours"])
+    copies = run(real, (train.images[:160], train.labels[:160]), metrics=["neighbours"], features="auto")
     assert figure(copies, "memorised").generated == 1  # those held out too: a generator may have seen them
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from ganrt_training.evaluation.features import FeatureNetwork
 from ganrt_training.loop import train
 from ganrt_training.metrics import frechet_distance
 from ganrt_training.run_folder import to_pixels
+from tests.datasets import ROOT, environment
 from tests.training.tiny import QUICK_SNAPSHOT, quick_data, quick_recipe
 
 
@@ -85,3 +89,12 @@ def test_a_network_that_is_none_and_a_recipe_without_such_a_distance_are_told(tm
     with pytest.raises(UsageError, match="features do not apply to recipe cyclegan"):
         train(quick_recipe("cyclegan_64"), quick_data(), tmp_path / "b", features=network())
     assert not list(tmp_path.iterdir())
+
+
+def test_it_takes_nothing_of_the_extra_evaluate() -> None:
+    code = (
+        "import sys; sys.modules |= {'sklearn': None, 'torchmetrics': None}; import ganrt_training.evaluation.networks"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "training")])
+    child = subprocess.run([sys.executable, "-c", code], env=environment() | {"PYTHONPATH": path}, capture_output=True)
+    assert child.returncode == 0, child.stderr

@@ -25,8 +25,8 @@ def warning(ticks: Sequence[Stats]) -> str:
     recent = [tick["quality"] for tick in ticks[-_TICKS:] if "quality" in tick]
     if len(recent) == _TICKS and len(ticks) > 2 * _TICKS and min(recent) > _WORSE * best:
         return (
-            f"getting worse: quality is {_text(recent[-1])} and was {_text(best)}. The best snapshot is kept; try "
-            "lr_decay=0.5, a smaller lr_generator and lr_discriminator, or stop here"
+            f"getting worse: quality is {distance_text(recent[-1])} and was {distance_text(best)}. The best snapshot "
+            "is kept; try lr_decay=0.5, a smaller lr_generator and lr_discriminator, or stop here"
         )
     real, fake = now.get("real_accuracy"), now.get("fake_accuracy")
     if real is not None and fake is not None and len(ticks) > 1:
@@ -44,6 +44,6 @@ def warning(ticks: Sequence[Stats]) -> str:
     return ""
 
 
-def _text(distance: float) -> str:
+def distance_text(distance: float) -> str:
     """Sliced Wasserstein distances are of tens, Fréchet distances may be of tenths."""
     return f"{distance:.1f}" if distance >= 10 else f"{distance:.3g}"

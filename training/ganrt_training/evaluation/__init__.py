@@ -25,18 +25,12 @@ from ganrt_training.evaluation.choosing import pictures_of
 from ganrt_training.evaluation.classifiers import TRAINED, School
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, Tell
 from ganrt_training.evaluation.defects import plain_reason, warnings_of
-from ganrt_training.evaluation.figures import METRICS, OF_FEATURES, taken
+from ganrt_training.evaluation.figures import METRICS, OF_FEATURES
+from ganrt_training.evaluation.judging import taken
 from ganrt_training.evaluation.networks import FeatureNetwork, open_network, shipped_for
 from ganrt_training.evaluation.result import Evaluation, Figure, Pictures
-from ganrt_training.evaluation.sets import (
-    LEAST,
-    DatasetImages,
-    ModelImages,
-    RealImages,
-    open_source,
-    read_real,
-    share_of_classes,
-)
+from ganrt_training.evaluation.sets import LEAST, RealImages, read_real, share_of_classes
+from ganrt_training.evaluation.sources import DatasetImages, ModelImages, Source, open_source
 from ganrt_training.metrics import Protocol
 
 __all__ = ["METRICS", "Evaluation", "Figure", "Pictures", "evaluate"]
@@ -123,11 +117,12 @@ def evaluate(
             seed,
             None if keep is None else path_of("keep", keep),
         )
-        needed = bool(OF_FEATURES & set(wanted))
+        both = bool(images.class_names and reals.class_names)
+        _check_confidence(confidence, images, both)
+        needed = OF_FEATURES & set(wanted) or (both and ("fidelity" in wanted or confidence is not None))
         network = _network(features, weights, reals, school, device, threads) if needed else None
         whole = "neighbours" in wanted
         compared = Comparison(images, reals, network, school, seed, cas_n, confidence, whole, tell)
-        _check_confidence(compared)
         compared.generated, kept = taken(compared, count)
         figures, reasons = _figures(wanted, compared, asked=metrics is not None)
         pictures = pictures_of(compared, with_neighbours="neighbours" in wanted and network is not None)
@@ -177,14 +172,14 @@ def _network(
     return school.network()
 
 
-def _check_confidence(compared: Comparison) -> None:
-    if compared.confidence is None:
+def _check_confidence(confidence: float | None, images: Source, both: bool) -> None:
+    if confidence is None:
         return
-    if isinstance(compared.source, DatasetImages):
+    if isinstance(images, DatasetImages):
         raise UsageError(
             "confidence does not apply to a dataset", "Its images are made already: evaluate the generator."
         )
-    if not (compared.source.class_names and compared.real.class_names):
+    if not both:
         raise UsageError("confidence does not apply without classes", "Leave it out.")
 
 
@@ -203,16 +198,12 @@ def _figures(wanted: list[str], compared: Comparison, *, asked: bool) -> tuple[l
     return figures, reasons
 
 
-def _protocol(
-    compared: Comparison,
-    kept: float | None,
-    threads: int | None,
-    device: torch.device,
-) -> dict[str, Any]:
+def _protocol(compared: Comparison, kept: float | None, threads: int | None, device: torch.device) -> dict[str, Any]:
     """All that decides the figures but the code."""
     source, real = compared.source, compared.real
     side, channels = source.shape
-    about: dict[str, Any] = {
+    about: dict[str, Any] = {} if compared.network is None else {"features": compared.network.about}
+    about |= {
         "generated": {"name": source.name, "images": len(compared.generated), **source.about},
         "real": real.about,
         "compared": {"images": len(compared.compared), "half_a": len(real.half_a), "half_b": len(real.half_b)},
@@ -221,8 +212,8 @@ def _protocol(
         "resize": "real images as training reads them: short side to this size (Lanczos), the middle of the long one",
         "seed": compared.seed,
     }
-    if compared.network is not None:
-        about["features"] = compared.network.about
+    if compared.judge_is_there and compared.judge is not compared.network:
+        about["classifier"] = compared.judge.about
     if isinstance(source, ModelImages):
         about |= {"psi": source.psi, "latent_std": source.latent_std, "confidence": compared.confidence}
         about |= {"ema": source.about.get("ema", "not said by the model")}

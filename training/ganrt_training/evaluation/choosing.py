@@ -7,13 +7,11 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from ganrt_training.evaluation import manifold
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable
 from ganrt_training.evaluation.result import ClassPictures, Neighbours, Pictures
 from ganrt_training.evaluation.sets import draws
 
 CLOSEST, NEAR, TYPICAL, OF_CLASS = 12, 4, 8, 10
-_K = 3
 
 
 def pictures_of(compared: Comparison, *, with_neighbours: bool) -> Pictures:
@@ -23,17 +21,16 @@ def pictures_of(compared: Comparison, *, with_neighbours: bool) -> Pictures:
 
 
 def _neighbours(compared: Comparison) -> tuple[list[Neighbours], list[Neighbours]]:
-    features, train = compared.seen.features, compared.seen_train.features
-    order = np.argsort(manifold.neighbours(features, train)[0][:, 0], kind="stable")
+    distances, indices = compared.nearest
+    order = np.argsort(distances[:, 0], kind="stable")
     middle = max(0, len(order) // 2 - TYPICAL // 2)
     groups = order[:CLOSEST], np.concatenate([order[:NEAR], order[middle : middle + TYPICAL]])
     found = []
     for group in groups:
-        distances, indices = manifold.neighbours(features[group], train, _K)
         found.append(
             [
                 (compared.generated.images[index], [compared.train.images[i] for i in near], [float(d) for d in apart])
-                for index, near, apart in zip(group, indices, distances, strict=True)
+                for index, near, apart in zip(group, indices[group], distances[group], strict=True)
             ]
         )
     return found[0], found[1]

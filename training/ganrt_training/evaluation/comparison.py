@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ganrt_training.data import ImageData
+from ganrt_training.evaluation import manifold
 from ganrt_training.evaluation.classifiers import School, probabilities
 from ganrt_training.evaluation.features import FeatureNetwork, Seen
-from ganrt_training.evaluation.sets import RealImages, Source, draws, stratified, subset
+from ganrt_training.evaluation.sets import RealImages, draws, stratified, subset
+from ganrt_training.evaluation.sources import Source
 
 Tell = Callable[[str, int, int], object]
+PerClass = dict[str, tuple[float, float | None]]
+NEIGHBOURS = 3  # that are shown of an image
 
 
 class NotApplicable(Exception):
@@ -91,6 +95,11 @@ class Comparison:
         if self.real.has_test:
             return self.seen_known
         return Seen(np.concatenate([self.seen_known.features, self.seen_held.features]), None)
+
+    @cached_property
+    def nearest(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Distances and indices [N, 3] of the training images nearest to each generated one, the nearest first."""
+        return manifold.neighbours(self.seen.features, self.seen_train.features, NEIGHBOURS)
 
     @cached_property
     def train(self) -> ImageData:
