@@ -4,7 +4,8 @@
 
 It is evaluated twice a seed: as it is, and as a source of training images, with wider latents and only such images
 of whose class a classifier is at least half sure (GaFi, arXiv 2305.10118). The first seed's figures are the card's, and
-how far the other seeds' lie from them is their spread. Seeds that the file holds already are not measured again.
+how far the other seeds' lie from them is their spread. What the file holds already of the same generator and
+settings is not measured again.
 ``ganrt export … --quality quality.json`` puts it all into the card.
 """
 
@@ -21,16 +22,18 @@ import numpy as np
 
 import ganrt
 from ganrt.errors import GanrtError, TrainingError
+from ganrt.files import write_synced
 from ganrt_training import metrics
-from ganrt_training.data import ImageData, read_mnist_family
+from ganrt_training.data import ImageData, digest, read_mnist_family
 from ganrt_training.evaluation import Evaluation, evaluate
 from ganrt_training.metrics import Protocol
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 JUDGED, TRAINED_ON = 10_000, 60_000
 LATENT_STD, CONFIDENCE = 1.2, 0.5  # of what is to be trained on
-THREADS = 2  # they decide the order of sums, and so the last digits
-_OF_FILTERED = ("frechet", "manifold", "fidelity", "cas")
+THREADS = 1  # they decide the order of sums, and so the last digits
+PLAIN, FILTERED = KINDS = "evaluation", "filtered"
+_OF_FILTERED = ("frechet", "manifold", "cas")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,20 +68,30 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             f"Expected those of {options.real}.",
         )
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    told: dict[str, Any] = {"snapshot_digest": card.snapshot_digest, "by_seed": {}}
+    settings = {
+        "real": digest(test),
+        "threads": options.threads,
+        "device": options.device,
+        "limit": options.limit,
+        "filter": [LATENT_STD, CONFIDENCE],
+    }
+    told: dict[str, Any] = {"snapshot_digest": card.snapshot_digest, "settings": settings, "by_seed": {}}
     if options.json and options.json.is_file():
         before = json.loads(options.json.read_text(encoding="utf-8"))
-        if before.get("snapshot_digest") == card.snapshot_digest:
+        if all(before.get(key) == told[key] for key in ("snapshot_digest", "settings")):
             told = before
     for seed in seeds:
-        if str(seed) not in told["by_seed"]:
-            plain, filtered = (_evaluated(options, seed, wide) for wide in (False, True))
-            if seed == seeds[0]:
-                told |= {"evaluation": _of_card(plain), "filtered": _of_card(filtered)}
-            told["by_seed"][str(seed)] = {"evaluation": _values(plain), "filtered": _values(filtered)}
-        told = told | {"command": _command(card.name, options), "spread": _spread(told["by_seed"])}
-        if options.json:
-            options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        for kind in KINDS:
+            found = told["by_seed"].setdefault(str(seed), {})
+            mine = kind in told and told[kind]["protocol"]["seed"] == seed
+            if kind not in found or (seed == seeds[0] and not mine):
+                evaluation = _evaluated(options, seed, kind == FILTERED)
+                found[kind] = _values(evaluation)
+                if seed == seeds[0]:
+                    told[kind] = _of_card(evaluation)
+            told |= {"command": _command(card.name, options), "spread": _spread(told["by_seed"])}
+            if options.json:
+                write_synced(options.json, (json.dumps(told, indent=1) + "\n").encode())
     return told
 
 
@@ -118,15 +131,12 @@ def _rounded(value: float | None) -> float | None:
 
 def _spread(by_seed: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The largest difference between two seeds of each figure of generated images."""
-    if len(by_seed) < 2:
-        return {}
-    return {
-        kind: {
-            key: _rounded(float(np.ptp([one[kind][key][0] for one in by_seed.values()]))) or 0.0
-            for key in next(iter(by_seed.values()))[kind]
-        }
-        for kind in ("evaluation", "filtered")
-    }
+    spread = {}
+    for kind in KINDS:
+        found = [one[kind] for one in by_seed.values() if kind in one]
+        if len(found) > 1:
+            spread[kind] = {key: _rounded(float(np.ptp([one[key][0] for one in found]))) or 0.0 for key in found[0]}
+    return spread
 
 
 def _command(name: str, options: argparse.Namespace) -> str:

@@ -63,7 +63,11 @@ def train(options: argparse.Namespace) -> bool:
         words = [RECIPE, *COMMON.split(), *settings.split(), *options.set]
         where = ["--data", str(options.data), "--run-dir", str(options.out / name), "--device", options.device, *limit]
         running[name] = subprocess.Popen([sys.executable, "-m", "ganrt", "train", *words, *where])
-    ended = {name: process.wait() for name, process in running.items()}
+    try:
+        ended = {name: process.wait() for name, process in running.items()}
+    finally:
+        for process in running.values():
+            process.terminate()  # on an error or Ctrl-C; those that have ended stay so
     for name, code in ended.items():
         if code:
             tell(f"{name}: training ended with exit code {code}")
@@ -72,14 +76,15 @@ def train(options: argparse.Namespace) -> bool:
 
 def make(name: str, options: argparse.Namespace) -> None:
     """Exports the latest snapshot of a run, with its figures. Raises GanrtError."""
-    snapshot = max((options.out / name).glob("snapshot-*.safetensors"))
+    snapshot = max((options.out / name).glob("snapshot-*.safetensors"), default=None)
+    if snapshot is None:
+        raise GanrtError(f"{name}: there is no snapshot yet", "Train for longer: the same command goes on.")
     out, figures = options.out / f"{name}.onnx", options.out / f"{name}.json"
     export_run(snapshot, out, texts=CardTexts.read(EXPORTED / f"{name}.json", None), overwrite=True)
-    measured = (
-        f"--model {out} --real {options.data} --json {figures} --keep {options.out / 'kept'} --seeds {options.seeds}"
-    )
-    more = f" --device {options.device} --limit {options.limit}" if options.limit else f" --device {options.device}"
-    if fashion_quality.main((measured + more).split()):
+    words = ["--model", out, "--real", options.data, "--json", figures, "--keep", options.out / "kept"]
+    words += ["--seeds", options.seeds, "--device", options.device]
+    words += ["--limit", options.limit] if options.limit else []
+    if fashion_quality.main(list(map(str, words))):
         raise GanrtError(f"{name} was not measured", f"Its generator is {out}.")
     export_run(snapshot, out, texts=CardTexts.read(EXPORTED / f"{name}.json", figures), overwrite=True)
     tell(f"{name}: {out}")

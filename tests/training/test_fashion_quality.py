@@ -47,8 +47,7 @@ def test_a_card_gets_two_evaluations_and_how_far_they_move_with_the_seed(
     plain, filtered = (Evaluation.from_json(first[kind]) for kind in ("evaluation", "filtered"))
     assert (plain.protocol["latent_std"], plain.protocol["confidence"]) == (1.0, None)
     assert (filtered.protocol["latent_std"], filtered.protocol["confidence"]) == (1.2, 0.5)
-    fidelity = next(one for one in filtered.figures if one.key == "label_fidelity")
-    assert fidelity.generated == 1.0  # by the classifier that chose them
+    assert "label_fidelity" not in {one.key for one in filtered.figures}  # the classifier would agree with itself
     assert "digest" not in plain.protocol["generated"]  # of a file that the figures are yet to go into
     assert first["snapshot_digest"] == ganrt.load("fashion-fast", "cpu").card.snapshot_digest
 
@@ -58,10 +57,7 @@ def test_a_card_gets_two_evaluations_and_how_far_they_move_with_the_seed(
     assert both["evaluation"] == first["evaluation"]
     moved = [both["by_seed"][seed]["evaluation"]["recall"][0] for seed in ("0", "1")]
     assert both["spread"]["evaluation"]["recall"] == pytest.approx(abs(moved[0] - moved[1]))
-    assert (
-        both["command"]
-        == "python -m benchmarks.fashion_quality --model fashion-fast --seeds 0,1 --threads 1 --limit 120"
-    )
+    assert both["command"] == "python -m benchmarks.fashion_quality --model fashion-fast --seeds 0,1 --limit 120"
 
 
 def test_a_second_measurement_says_the_same(real: Path, tmp_path: Path) -> None:

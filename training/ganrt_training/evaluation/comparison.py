@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -69,6 +69,18 @@ class Comparison:
     def half_b(self) -> ImageData:
         """As many others."""
         return subset(self.real.known, self.real.half_b)
+
+    @cached_property
+    def seen_held_compared(self) -> Seen | None:
+        """In as many held-out images as half A has; None where there are fewer.
+
+        A classifier of the real images has seen half B in its training, and these not: for its features they are the
+        stricter ceiling.
+        """
+        held, count = self.real.held, len(self.real.half_a)
+        if len(held) < count:
+            return None
+        return _some(self.seen_held, np.sort(stratified(held.labels, count, draws(self.seed, 7))))
 
     @cached_property
     def generated_compared(self) -> ImageData:
@@ -160,6 +172,17 @@ class Comparison:
     def of_class(self, data: ImageData) -> list[NDArray[np.int64]]:
         """The indices of each class's images."""
         return [np.flatnonzero(data.labels == label) for label in range(len(self.class_names))]
+
+    def of_class_equally(self) -> Iterator[tuple[str, tuple[NDArray[np.int64], ...]]]:
+        """Each class with the indices of as many images in half A, half B and the generated ones held against them.
+
+        Where one of the three has no images of the class, the others are equally many.
+        """
+        random = draws(self.seed, 8)
+        sets = (self.half_a, self.half_b, self.generated_compared)
+        for name, lots in zip(self.class_names, zip(*map(self.of_class, sets), strict=True), strict=True):
+            many = min((len(lot) for lot in lots if len(lot)), default=0)
+            yield name, tuple(np.sort(random.permutation(lot)[:many]) for lot in lots)
 
     def _chances(self, data: ImageData, seen: Seen | None) -> NDArray[np.float64]:
         judge = self.judge

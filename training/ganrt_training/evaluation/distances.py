@@ -36,8 +36,7 @@ def kernel_distance(
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(subset_size, len(real), len(generated))
-    if size == len(real) == len(generated):
-        subsets = 1  # of so many there is only one
+    subsets = subsets_used(real, generated, subsets, subset_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it keeps all features
         metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=size)
@@ -55,7 +54,7 @@ def inception_score(logits: NDArray[Any], *, splits: int = SPLITS, seed: int = 0
     """
     from torchmetrics.image.inception import InceptionScore
 
-    splits = max(1, min(splits, len(logits) // 2))
+    splits = splits_used(logits, splits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         metric = InceptionScore(feature=_Given(logits.shape[1]), splits=splits)
@@ -64,6 +63,18 @@ def inception_score(logits: NDArray[Any], *, splits: int = SPLITS, seed: int = 0
     metric.update(_double(np.maximum(values, values.max(axis=1, keepdims=True) - _IMPOSSIBLE)))
     mean, deviation = _by_seed(metric, seed)
     return float(mean), float(deviation) if splits > 1 else 0.0
+
+
+def subsets_used(
+    real: NDArray[Any], generated: NDArray[Any], subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE
+) -> int:
+    """How many subsets the kernel distance is a mean of: one where there is only one of such a size."""
+    return 1 if len(real) == len(generated) <= subset_size else subsets
+
+
+def splits_used(logits: NDArray[Any], splits: int = SPLITS) -> int:
+    """How many splits the score is a mean of: each has two images at least."""
+    return max(1, min(splits, len(logits) // 2))
 
 
 class _Given(nn.Module):

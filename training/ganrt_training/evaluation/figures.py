@@ -7,21 +7,23 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ganrt_training import metrics, quality
 from ganrt_training.evaluation import distances, manifold
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, PerClass
 from ganrt_training.evaluation.judging import accuracy_score, duplicates, fidelity, neighbours
 from ganrt_training.evaluation.result import Figure
+from ganrt_training.evaluation.sets import draws, stratified
 from ganrt_training.run_folder import to_float
+
+LEAST_OF_CLASS = 30  # images on each side, for figures of one class
 
 
 def frechet(compared: Comparison) -> list[Figure]:
     """Fréchet distance."""
     a, b, generated = compared.seen_a.features, compared.seen_b.features, compared.seen_compared.features
     per_class: PerClass = {}
-    for name, (of_a, of_b, of_generated) in _by_class(compared).items():
+    for name, (of_a, of_b, of_generated) in compared.of_class_equally():
         if min(map(len, (of_a, of_b, of_generated))) > a.shape[1]:  # fewer leave the covariances singular
             near = metrics.frechet_distance(a[of_a], b[of_b])
             per_class[name] = metrics.frechet_distance(a[of_a], generated[of_generated]), near
@@ -35,7 +37,12 @@ def frechet(compared: Comparison) -> list[Figure]:
             "How far the features of generated images lie from those of real ones, mean and spread together: it rises "
             "with blur, artefacts, missing kinds and wrong proportions alike.",
             per_class,
-            {"n": len(generated), "features": a.shape[1], "paper": "arXiv 1706.08500"},
+            {"n": len(generated), "features": a.shape[1], "paper": "arXiv 1706.08500"}
+            | (
+                {"held_out": metrics.frechet_distance(a, held.features)}
+                if (held := compared.seen_held_compared)
+                else {}
+            ),
         )
     ]
 
@@ -48,7 +55,7 @@ def kernel(compared: Comparison) -> list[Figure]:
     )
     protocol = {
         "n": len(a),
-        "subsets": distances.SUBSETS,
+        "subsets": distances.subsets_used(a, generated),
         "subset_size": min(distances.SUBSET_SIZE, len(a)),
         "kernel": "(x·y / D + 1)³",
         "deviation": {"generated": deviation, "real": usual},
@@ -89,7 +96,7 @@ def inception_score(compared: Comparison) -> list[Figure]:
             {},
             {
                 "n": len(seen),
-                "splits": distances.SPLITS,
+                "splits": distances.splits_used(seen),
                 "classifier": compared.network.name,
                 "highest_possible": seen.shape[1],
                 "deviation": {"generated": deviation, "real": spread},
@@ -103,20 +110,15 @@ def overlap(compared: Comparison) -> list[Figure]:
     """Precision, recall, density, coverage."""
     a, b, generated = compared.seen_a.features, compared.seen_b.features, compared.seen_compared.features
     far, near = manifold.overlap(a, generated), manifold.overlap(a, b)
+    held = compared.seen_held_compared
+    strict = manifold.overlap(a, held.features) if held else None
     by_class = {}
-    for name, (of_a, of_b, of_generated) in _by_class(compared).items():
-        if min(len(of_a), len(of_b)) <= manifold.K_DENSITY:
+    for name, (of_a, of_b, of_generated) in compared.of_class_equally():
+        if min(len(of_a), len(of_b)) < LEAST_OF_CLASS:
             continue
         nothing = manifold.Overlap(precision=math.nan, recall=0.0, density=math.nan, coverage=0.0)
-        many = min(map(len, (of_a, of_b, of_generated)))
-        if len(of_generated) <= manifold.K_DENSITY:
-            by_class[name] = nothing, manifold.overlap(a[of_a], b[of_b])
-        else:
-            mine = a[of_a[:many]]
-            by_class[name] = (
-                manifold.overlap(mine, generated[of_generated[:many]]),
-                manifold.overlap(mine, b[of_b[:many]]),
-            )
+        mine = manifold.overlap(a[of_a], generated[of_generated]) if len(of_generated) else nothing
+        by_class[name] = mine, manifold.overlap(a[of_a], b[of_b])
     words = {
         "precision": (
             "Precision",
@@ -151,9 +153,10 @@ def overlap(compared: Comparison) -> list[Figure]:
             {
                 "n": len(generated),
                 "k": k,
-                "per_class": "each class's images against the same class's",
+                "per_class": "each class's images against as many of the same class",
                 "paper": "arXiv 1904.06991" if k == manifold.K_BALLS else "arXiv 2002.09797",
-            },
+            }
+            | ({"held_out": getattr(strict, key)} if strict else {}),
             percent=key != "density",
         )
         for key, (title, k, meaning) in words.items()
@@ -167,7 +170,7 @@ def sliced_wasserstein(compared: Comparison) -> list[Figure]:
         raise NotApplicable("the images are too small")
     sets = []
     for data in (compared.half_a, compared.generated_compared, compared.half_b):
-        some = np.linspace(0, len(data) - 1, count).astype(np.int64)
+        some = np.sort(stratified(data.labels, count, draws(compared.seed, 9)))
         labels = data.labels[some] if compared.labelled else np.zeros(count, np.int64)
         sets.append((to_float(torch.from_numpy(data.images[some])), torch.from_numpy(labels)))
     reference = quality.Reference(*sets[0])
@@ -203,9 +206,3 @@ METRICS: dict[str, Callable[[Comparison], list[Figure]]] = {
     "sliced-wasserstein": sliced_wasserstein,
 }
 OF_FEATURES = frozenset({"frechet", "kernel", "inception-score", "manifold", "neighbours", "duplicates"})
-
-
-def _by_class(compared: Comparison) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Of each class the indices in half A, half B and the generated images held against them."""
-    sets = (compared.half_a, compared.half_b, compared.generated_compared)
-    return dict(zip(compared.class_names, zip(*map(compared.of_class, sets), strict=True), strict=True))

@@ -20,6 +20,8 @@ from ganrt_training.evaluation.sources import DatasetImages
 def fidelity(compared: Comparison) -> list[Figure]:
     """Label fidelity."""
     judge = compared.judge
+    if compared.confidence is not None:
+        raise NotApplicable(f"the images were chosen by the classifier {judge.name}, which would agree with itself")
     told = agreement(compared.chances.argmax(1), compared.generated)
     usual = agreement(compared.chances_held.argmax(1), compared.real.held)
     return [
@@ -32,7 +34,8 @@ def fidelity(compared: Comparison) -> list[Figure]:
             f"Share of images that the classifier {judge.name} gives the label asked for: low where labels are wrong "
             "or classes look alike.",
             {name: (told.per_class.get(name, math.nan), share) for name, share in usual.per_class.items()},
-            {"n": len(compared.generated), "real_n": len(compared.real.held), "classifier": judge.name},
+            {"n": len(compared.generated), "real_n": len(compared.real.held), "classifier": judge.name}
+            | {key: judge.about[key] for key in ("digest", "trained_on") if key in judge.about},
             percent=True,
         )
     ]
@@ -51,9 +54,11 @@ def accuracy_score(compared: Comparison) -> list[Figure]:
     student = school.of(images, "generated")
     teacher = school.of_real(len(images))
     told, usual = (agreement(metrics.predict(model, test.images), test) for model in (student, teacher))
+    of_real = min(len(images), len(compared.real.known))
+    as_many = "as many real ones" if of_real == len(images) else f"{of_real:,} real ones, all that there are"
     about = {
         "generated_n": len(images),
-        "real_n": min(len(images), len(compared.real.known)),
+        "real_n": of_real,
         "tested_on": len(test),
         "classifier": school.about(),
         "paper": "arXiv 1905.10887",
@@ -65,8 +70,8 @@ def accuracy_score(compared: Comparison) -> list[Figure]:
             told.share,
             usual.share,
             "higher",
-            "Accuracy on real test images of a classifier trained on generated images alone, beside one trained on "
-            "as many real ones: what the images are worth as training data.",
+            f"Accuracy on real test images of a classifier trained on {len(images):,} generated images alone, beside "
+            f"one trained on {as_many}: what the images are worth as training data.",
             {name: (told.per_class[name], share) for name, share in usual.per_class.items()},
             about | ({} if kept is None else {"share_kept": kept}),
             percent=True,

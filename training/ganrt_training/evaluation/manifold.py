@@ -75,7 +75,7 @@ def nearest_other(features: Features) -> Distances:
 
 def near_share(distances: Distances, usual: Distances, percent: float = 1.0) -> tuple[float, NDArray[np.bool_]]:
     """A threshold, the given percentile of the usual distances, and which distances are not above it."""
-    threshold = float(np.percentile(usual, percent))
+    threshold = max(float(np.percentile(usual, percent)), 1e-6 * float(np.median(usual)))  # above rounding
     return threshold, distances <= threshold
 
 

@@ -122,7 +122,8 @@ def verdict(evaluation: Evaluation) -> list[str]:
     sentences = []
     if (score := figures.get("accuracy_score")) and finite(score.generated):
         text = f"A classifier that learned from these images alone is right on {_said(score)} of the real test images"
-        beside = f"; one that learned from as many real images, on {_said(score, real=True)}"
+        many = f"{score.protocol['real_n']:,}" if "real_n" in score.protocol else "as many"
+        beside = f"; one that learned from {many} real images, on {_said(score, real=True)}"
         sentences.append(f"{text}{beside if finite(score.real) else ''}.")
     else:
         sentences.append("How well a classifier learns from these images was not measured.")
