@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import fashion_quality
 from benchmarks.fashion_quality import DATA, tell
+from benchmarks.narrowing import narrowed
 from ganrt.errors import GanrtError
 from ganrt_training.assemble import CardTexts
 from ganrt_training.export import export_run
@@ -31,6 +33,8 @@ GENERATORS = {
     "fashion": "width=64 total_kimg=6707",
     "fashion-fast": "width=28 d_width=64 total_kimg=7696",  # a fifth of the work of the other, judged as strictly
 }
+# 28 channels are a two-hundredth too many for a fifth; one of those that the last convolution sees can go.
+CHANGED = {"fashion-fast": partial(narrowed, classes=10)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,14 +84,20 @@ def make(name: str, options: argparse.Namespace) -> None:
     if snapshot is None:
         raise GanrtError(f"{name}: there is no snapshot yet", "Train for longer: the same command goes on.")
     out, figures = options.out / f"{name}.onnx", options.out / f"{name}.json"
-    export_run(snapshot, out, texts=CardTexts.read(EXPORTED / f"{name}.json", None), overwrite=True)
+    export(name, snapshot, out)
     words = ["--model", out, "--real", options.data, "--json", figures, "--keep", options.out / "kept"]
     words += ["--seeds", options.seeds, "--device", options.device]
     words += ["--limit", options.limit] if options.limit else []
     if fashion_quality.main(list(map(str, words))):
         raise GanrtError(f"{name} was not measured", f"Its generator is {out}.")
-    export_run(snapshot, out, texts=CardTexts.read(EXPORTED / f"{name}.json", figures), overwrite=True)
+    export(name, snapshot, out, figures)
     tell(f"{name}: {out}")
+
+
+def export(name: str, snapshot: Path, out: Path, figures: Path | None = None) -> None:
+    """Writes the generator of a snapshot, with its card's texts and, where they are known, its figures."""
+    texts = CardTexts.read(EXPORTED / f"{name}.json", figures)
+    export_run(snapshot, out, texts=texts, overwrite=True, changed=CHANGED.get(name))
 
 
 if __name__ == "__main__":

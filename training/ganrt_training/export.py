@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,15 @@ def export_run(
     texts: CardTexts | None = None,
     fp16: bool = False,
     overwrite: bool = False,
+    changed: Callable[[nn.Module], nn.Module] | None = None,
 ) -> dict[Path, Card]:
     """Writes the generator of a run as one ONNX file of the contract and returns its card.
 
     ``source`` is a run folder (its best snapshot is taken, else the latest) or one snapshot; ``name`` is the card's,
     else that of the file. The file's bytes are decided by the snapshot, the arguments and the versions
     of the software. Batch norms become affine maps; ``fp16`` makes a half-precision file, for GPUs. A run with two
-    directions (CycleGAN) gives a file each, whose name says which: ``out`` with it before ``.onnx``.
+    directions (CycleGAN) gives a file each, whose name says which: ``out`` with it before ``.onnx``. ``changed`` makes
+    of the generator what is exported in its place, and proven equal to.
 
     Raises TrainingError when the snapshot cannot be used, ParityError when the file does not make the
     images that the snapshot makes, UsageError when ``out`` exists and ``overwrite`` is not said. Then
@@ -92,6 +94,7 @@ def export_run(
             called = f"{card.name}.{direction}" if direction else card.name
             made[file] = _export_translator(network, replace(card, name=called), recipe.translation, file, fp16)
         return made
+    generator = trained.generator if changed is None else changed(trained.generator)
     card = replace(
         card,
         z_dim=recipe.z_dim,
@@ -100,9 +103,9 @@ def export_run(
         num_ws=getattr(trained.generator, "num_ws", 0),
         w_dim=getattr(trained.generator, "w_dim", 0),
     )
-    model = to_onnx(fold_norms(trained.generator), card)
+    model = to_onnx(fold_norms(generator), card)
     raw = append_pixels(model, size=(card.height, card.width, card.channels), value_range=(-1, 1), nchw=True)
-    source_of, styles = torch_source(trained.generator), torch_styles(trained.generator) if card.num_ws else None
+    source_of, styles = torch_source(generator), torch_styles(generator) if card.num_ws else None
     return {out: write_generator(model, card, source_of, out, raw=raw, styles=styles, fp16=fp16)}
 
 
