@@ -32,8 +32,8 @@ _MODES = {channels: mode for mode, channels in CHANNELS.items()}
 class RealImages:
     """Real images: ``train`` is all that a generator may have been trained on.
 
-    ``known`` are those of them that classifiers are trained on here, ``held`` are images kept from both: the test
-    split, where there is one (``has_test``), else a fifth of the training images: a generator may have seen those.
+    ``known`` are those of them that classifiers are trained on here, ``held`` are images kept from those: the test
+    split, where there is one (``has_test``), else a fifth of the training images, which a generator may have seen.
     ``half_a`` and ``half_b`` are indices into ``known``, equally many, with the same share of each class.
     """
 
