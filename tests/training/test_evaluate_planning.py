@@ -27,6 +27,7 @@ from ganrt_training.evaluation.sets import subset
 from ganrt_training.evaluation.sources import HOPELESS, ModelImages
 from tests.datasets import ROOT
 from tests.models import tiny_model
+from tests.training.seeing import saved
 from tests.training.shapes import NAMES, QUICK, SIDE, dataset_file, made
 
 BRIEF = replace(QUICK, epochs=2)
@@ -75,7 +76,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "unsplit",
         "cas does not apply: the real data has no",
     ),
-    "cas without classes": ({"metrics": ["frechet", "cas"]}, "bare", "cas does not apply|frechet does not apply"),
+    "cas without classes": ({"metrics": ["sliced-wasserstein", "cas"]}, "bare", "cas does not apply: .* have classes"),
+    "a score of logits that are not there": (
+        {"features": "net.onnx", "metrics": ["frechet", "inception-score"]},
+        "digits",
+        "inception-score does not apply: the feature network net gives no logits",
+    ),
     "other classes": ({"metrics": ["frechet"]}, "strangers", "class 'zero' is none of"),
     "confidence without classes": ({"confidence": 0.5, "metrics": SLICED}, "bare", "confidence does not apply"),
     "cas-n without cas": ({"cas_n": 100, "metrics": SLICED}, "digits", "cas-n does not apply without the metric cas"),
@@ -93,6 +99,7 @@ def test_it_is_refused_before_anything_is_made_or_trained(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("taken").touch()
+    saved(tmp_path)  # net.onnx
     options, real, says = REFUSED[what]
     told: list[str] = []
     with pytest.raises((UsageError, UnknownModel, TrainingError, StorageError), match=says):
