@@ -12,6 +12,7 @@ import typer
 
 from ganrt.console import PathOption, before_running, shown, stoppable
 from ganrt.errors import MissingExtra
+from ganrt.files import writable_folder
 
 _INTERVAL = 10.0  # seconds
 
@@ -46,6 +47,12 @@ def evaluate(
         Path | None, PathOption(help="A folder that keeps the classifiers trained on real images for the next time.")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="l (grey) or rgb, for both; as they are unless given.")] = None,
+    background: Annotated[
+        str, typer.Option(help="The colour behind transparent real images, a name or #rrggbb.")
+    ] = "white",
+    on_corrupt: Annotated[
+        str, typer.Option(help="stop, or skip real images that cannot be read and name them.")
+    ] = "stop",
     out: Annotated[Path | None, PathOption(help="A folder for report.html and evaluation.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="On a CPU; they decide the last digits. [all processors]")] = None,
@@ -61,6 +68,8 @@ def evaluate(
     from ganrt_training.evaluation.verdict import table
 
     before_running(device, quiet)
+    if out is not None:
+        writable_folder(out)
     show = _Progress()
     with stoppable(goes_on=False) as cancel:
         found = run(
@@ -77,20 +86,21 @@ def evaluate(
             confidence=confidence,
             keep=keep,
             mode=mode,
+            background=background,
+            on_corrupt=on_corrupt,
             device=device,
             threads=threads,
             progress=None if quiet else show,
             cancel=cancel,
         )
-    page = None if out is None else write_evaluation(found, out)
     if as_json:
-        print(json.dumps(found.to_json(), allow_nan=False))
-        return
-    print(shown(table(found)))
-    for text in found.warnings:
-        print(shown(f"warning: {text}"))
-    if page is not None:
-        print(shown(f"report: {page}"))
+        print(json.dumps(found.to_json(), allow_nan=False), flush=True)
+    else:
+        print(shown("\n".join([table(found), *(f"warning: {text}" for text in found.warnings)])), flush=True)
+    if out is not None:  # what took minutes is told already, should this fail
+        page = write_evaluation(found, out)
+        if not as_json:
+            print(shown(f"report: {page}"))
 
 
 class _Progress:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from ganrt.errors import GanrtError, StorageError, StorageFull
+from ganrt.errors import GanrtError, StorageError, StorageFull, UsageError
 
 PART = ".part"
 CHUNK = 1 << 20
@@ -109,6 +110,22 @@ def holds(path: Path, size: int, beginning: Iterable[bytes]) -> bool:
             return os.fstat(file.fileno()).st_size == size and all(file.read(len(p)) == p for p in beginning)
     except (FileNotFoundError, IsADirectoryError):
         return False
+
+
+def writable_folder(folder: Path) -> Path:
+    """A folder that is made where it is not there, and in which a file could be written.
+
+    Raises UsageError when its place is taken by a file, StorageError when nothing can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "Name one that is there, or that is to be made.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise storage_error(error, "nothing was begun") from error
+    return folder
 
 
 def sync_folder(folder: Path) -> None:

@@ -55,8 +55,8 @@ OPTIONS = {
     "style-mix": "--out --rows --cols --layers --classes --psi --device",
     "explain": "--seed --classes --psi --latent-std --part --model --out --device --json",
     "recipes": "",
-    "evaluate": """--real --metrics --features --weights --n --cas-n --seed --psi --latent-std --confidence --mode --out
-        --device --threads --quiet --json""",
+    "evaluate": """--real --metrics --features --weights --n --cas-n --seed --psi --latent-std --confidence --keep
+        --mode --background --on-corrupt --out --device --threads --quiet --json""",
     "train": "--data --run-dir --seed --device --features --minutes --mode --background --on-corrupt --split --dry-run",
     "export": """--out --torch --weights --torch-args --key --z-shape --range --classes --labels --layout
         --z-distribution --name --description --data --data-licence --licence --card --quality --precision

@@ -103,6 +103,48 @@ def test_a_gpu_that_cannot_record_launches_every_step(caplog: pytest.LogCaptureF
     assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
 
 
+def test_a_recording_that_lacks_memory_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Short(Again):
+        def record(self, work: cuda_graphs.Work) -> cuda_graphs.Work:
+            try:
+                raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+            finally:  # as when the recording that it broke off is ended
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    with caplog.at_level(logging.WARNING, "ganrt.training"):
+        _, seen = steps(12, lambda recipe, players: GraphedStep(recipe, players, Short()))
+    assert [record.message for record in caplog.records] == [
+        "steps cannot be replayed for want of memory, and are launched one by one: operation failed due to a previous "
+        "error during capture"
+    ]
+    assert len(seen) == 12
+
+
+def test_a_recording_that_fails_leaves_the_stream_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ["usual"]
+
+    class Recording:
+        def __init__(self, graph: object) -> None: ...
+
+        def __enter__(self) -> None:
+            stream[0] = "of recordings"
+
+        def __exit__(self, *error: object) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    for name, instead in (
+        ("Stream", object),
+        ("CUDAGraph", object),
+        ("graph", Recording),
+        ("current_stream", lambda: stream[0]),
+        ("set_stream", lambda to: stream.__setitem__(0, to)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, instead)
+    with pytest.raises(RuntimeError, match="previous error"):
+        cuda_graphs.Recorder().record(dict)
+    assert stream == ["usual"]
+
+
 def test_a_checkpoint_holds_rates_as_numbers() -> None:
     players, _ = steps(4, lambda recipe, players: GraphedStep(recipe, players, Again()))
     state = state_of(players)

@@ -19,7 +19,7 @@ from ganrt_training.evaluation.sets import halves, stratified
 from tests.datasets import LAYOUTS, make
 from tests.models import tiny_model, tiny_translator
 from tests.training.shapes import QUICK, dataset_file, generator_file, made, real_file
-from tests.training.tiny import tiny_data
+from tests.training.tiny import SNAPSHOT, tiny_data
 
 CHEAP = ["sliced-wasserstein", "duplicates"]  # without a network, and with the one that is trained
 
@@ -70,6 +70,10 @@ def test_of_a_run_the_best_snapshot_is_evaluated_as_an_onnx_file(finished_run: P
     digest = hashlib.sha256((finished_run / "best.safetensors").read_bytes()).hexdigest()
     assert found.protocol["generated"]["snapshot_digest"] == f"sha256:{digest}"
     assert found.protocol["generated"]["digest"].startswith("sha256:")  # of the ONNX file
+    assert (found.protocol["generated"]["name"], found.protocol["generated"]["snapshot"]) == ("run", "best")
+    found = evaluate(finished_run / SNAPSHOT, real, metrics=["sliced-wasserstein"], n=60, device="cpu")
+    about = found.protocol["generated"]
+    assert (about["name"], about["snapshot"], about["kimg"]) == ("run", SNAPSHOT.partition(".")[0], 0.64)
 
 
 def test_truncation_and_the_deviation_of_latents_are_those_of_the_samples(folder: Path) -> None:

@@ -54,9 +54,12 @@ class Recorder:
 
     def record(self, work: Work) -> Work:
         """Work to be done again and again; nothing is done yet. Its figures are overwritten each time."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            figures = work()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph):
+                figures = work()
+        finally:  # ending a recording that failed may fail too, before the stream of recordings is left
+            torch.cuda.set_stream(before)
 
         def again() -> Figures:
             graph.replay()
@@ -115,16 +118,22 @@ class GraphedStep:
             z.copy_(turn.draw_z(len(z)))
         if kind.again is None:
             kind.done += 1
-            if self._failed or kind.done <= _WARM:
-                return self._recorder.warm(lambda: self._step(turn, kind))
-            try:
-                kind.again = self._recorder.record(lambda: self._step(turn, kind))
-            except RuntimeError as error:  # nothing of the step was done
-                logger.warning("steps cannot be replayed on this GPU, and are launched one by one: %s", error)
-                self._failed = True
-                self._players.discriminator.requires_grad_(True)
-                return self._recorder.warm(lambda: self._step(turn, kind))
+            if kind.done > _WARM and not self._failed:
+                self._record(turn, kind)
+        if kind.again is None:
+            return self._recorder.warm(lambda: self._step(turn, kind))
         return kind.again()
+
+    def _record(self, turn: Turn, kind: _Kind) -> None:
+        """Records the step, or says why it cannot be; nothing of it is done, and a failed one's memory is let go."""
+        try:
+            kind.again = self._recorder.record(lambda: self._step(turn, kind))
+        except RuntimeError as error:
+            short = _out_of_memory(error)
+            why = "for want of memory" if short else "on this GPU"
+            logger.warning("steps cannot be replayed %s, and are launched one by one: %s", why, error)
+            self._failed = True
+            self._players.discriminator.requires_grad_(True)
 
     def _key(self, turn: Turn) -> Hashable:
         recipe = self._recipe
@@ -160,3 +169,8 @@ class GraphedStep:
                 augment=(lambda x: augment.augment(x, kind.augment_p)) if turn.augment_p > 0 else (lambda x: x),
             ),
         )
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory was short; ending the recording then fails as well, and its error hides the first."""
+    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _out_of_memory(error.__context__))

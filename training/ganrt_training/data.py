@@ -32,6 +32,7 @@ from ganrt_training.readers.source import (
     Encoded,
     ImageData,
     Labels,
+    NoSplit,
     Pixels,
     Unusable,
     check_file,
@@ -42,10 +43,10 @@ from ganrt_training.readers.source import (
 __all__ = [
     "FASHION_CLASSES",
     "ImageData",
+    "NoSplit",
     "balanced_order",
     "digest",
     "epoch_order",
-    "has_split",
     "read_idx",
     "read_images",
     "read_mnist_family",
@@ -82,7 +83,8 @@ def read_images(
     cannot be decoded and says so in ``skipped``. ``split`` is ``train`` or ``test``. ``progress(done, total)`` is
     called in this thread. Images come in a fixed order: by class folder and name, or as the arrays have them.
 
-    Raises UsageError for arguments that cannot be meant, TrainingError for what cannot be read.
+    Raises UsageError for arguments that cannot be meant, TrainingError for what cannot be read; NoSplit, which is one,
+    where the names in it tell that it has no such split.
     """
     require("size", size, 1, MAX_SIDE)
     for name, value, choices in (
@@ -109,16 +111,6 @@ def read_images(
                 f"{path}: {len(source):,} images of {size}x{size} do not fit into memory",
                 "Take a smaller size or fewer images.",
             ) from error
-
-
-def has_split(path: Path, split: str) -> bool:
-    """Whether :func:`read_images` finds such a split in what ``path`` holds."""
-    with ExitStack() as stack:
-        try:
-            _source(Path(path), split, stack)
-        except TrainingError:
-            return False
-    return True
 
 
 def sizes_of(path: Path, split: str = "train") -> set[tuple[int, int]]:

@@ -18,6 +18,7 @@ import torch
 
 from ganrt import __version__
 from ganrt.errors import Cancelled, UsageError
+from ganrt.files import writable_folder
 from ganrt.shards import require
 from ganrt.values import check_hooks, choice, path_of, several, told
 from ganrt_training import crew
@@ -25,18 +26,19 @@ from ganrt_training.evaluation.choosing import pictures_of
 from ganrt_training.evaluation.classifiers import TRAINED, School
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, Tell
 from ganrt_training.evaluation.defects import plain_reason, warnings_of
-from ganrt_training.evaluation.figures import METRICS, OF_FEATURES
+from ganrt_training.evaluation.figures import METRICS
 from ganrt_training.evaluation.judging import taken
-from ganrt_training.evaluation.networks import FeatureNetwork, open_network, shipped_for
+from ganrt_training.evaluation.networks import digest_of, open_network
+from ganrt_training.evaluation.planning import AUTO, planned
 from ganrt_training.evaluation.result import Evaluation, Figure, Pictures
-from ganrt_training.evaluation.sets import LEAST, RealImages, read_real, share_of_classes
-from ganrt_training.evaluation.sources import DatasetImages, ModelImages, Source, open_source
+from ganrt_training.evaluation.sets import LEAST, read_real, share_of_classes
+from ganrt_training.evaluation.sources import DatasetImages, ModelImages, open_source
 from ganrt_training.metrics import Protocol
+from ganrt_training.readers.pixels import colour
 
 __all__ = ["METRICS", "Evaluation", "Figure", "Pictures", "evaluate"]
 
 N = 10_000
-AUTO = "auto"
 _MOST = 10_000_000
 
 
@@ -58,6 +60,8 @@ def evaluate(
     threads: int | None = None,
     protocol: Protocol | None = None,
     keep: str | os.PathLike[str] | None = None,
+    background: str = "white",
+    on_corrupt: str = "stop",
     progress: Tell | None = None,
     cancel: threading.Event | None = None,
 ) -> Evaluation:
@@ -67,7 +71,11 @@ def evaluate(
     folder, zip or .npz of images. ``real`` is what :func:`ganrt_training.data.read_images` takes, or a dataset of
     ganrt's; it is read at the size of the generated images. ``metrics`` are keys of METRICS, all that apply unless
     given. ``features`` is ``auto``, ``trained``, or what :func:`networks.open_network` takes, with ``weights``: auto is
-    the shipped classifier of such data where there is one, else one trained on the real images.
+    the shipped classifier of such data where there is one and a test split that it has not seen, else one trained on
+    the real images. A network that is named is opened and checked whatever the metrics.
+
+    Without a test split a fifth of the images is held out: from the classifiers trained here, not from the generator,
+    which may well have seen them. ``background`` and ``on_corrupt`` are those of ``read_images``, for the real images.
 
     ``n`` generated images are judged, a dataset's all if there are fewer; sets are compared by as many as half of the
     real training images has. ``cas_n`` images are trained on for the classification accuracy score (``n`` unless
@@ -81,6 +89,8 @@ def evaluate(
     generator and reading images raise.
     """
     wanted = _chosen(metrics)
+    if cas_n is not None and "cas" not in wanted:
+        raise UsageError("cas-n does not apply without the metric cas", "Leave it out, or name cas too.")
     n, cas_n = require("n", n, LEAST, _MOST), require("cas-n", n if cas_n is None else cas_n, LEAST, _MOST)
     seed = require("seed", seed, 0, (1 << 63) - 1)
     if threads is not None:
@@ -89,10 +99,17 @@ def evaluate(
         raise UsageError(f"confidence {told(confidence)}", "Expected a probability, 0 to 1.")
     if weights is not None and features in (AUTO, TRAINED):
         raise UsageError("weights do not apply without a network of yours", "Say --features inception-v3 too.")
+    colour(background)
+    choice("on-corrupt", on_corrupt, ("stop", "skip"))
     check_hooks(progress, cancel)
+    kept_in = None if keep is None else writable_folder(path_of("keep", keep))
     tell = _told(progress, cancel)
     on = crew.join(device).device
     with _limited(threads), ExitStack() as stack:
+        named = None
+        if features not in (AUTO, TRAINED):
+            at = None if weights is None else path_of("weights", weights)
+            named = open_network(features, weights=at, device=device, threads=threads)
         images = open_source(
             path_of("source", source) if not isinstance(source, str) else source,
             stack,
@@ -103,36 +120,54 @@ def evaluate(
             device=device,
             threads=threads,
         )
+        if confidence is not None and isinstance(images, DatasetImages):
+            raise UsageError(
+                "confidence does not apply to a dataset", "Its images are made already: evaluate the generator."
+            )
         side, channels = images.shape
         count = min(n, len(images.data)) if isinstance(images, DatasetImages) else n
         if count < LEAST:
             raise UsageError(f"{count} generated images are too few", f"Expected at least {LEAST}.")
         tell("reading real images", 0, 1)
-        reals = read_real(path_of("real", real), side, channels, count, mode=mode, seed=seed)
-        school = School(
-            reals.known,
-            replace(protocol or Protocol(precision="fp32"), seed=seed),
-            on,
-            tell,
-            seed,
-            None if keep is None else path_of("keep", keep),
+        reals = read_real(
+            path_of("real", real),
+            side,
+            channels,
+            count,
+            mode=mode,
+            seed=seed,
+            background=background,
+            on_corrupt=on_corrupt,
         )
-        both = bool(images.class_names and reals.class_names)
-        _check_confidence(confidence, images, both)
-        needed = OF_FEATURES & set(wanted) or (both and ("fidelity" in wanted or confidence is not None))
-        network = _network(features, weights, reals, school, device, threads) if needed else None
-        whole = "neighbours" in wanted
+        school = School(
+            reals.known, replace(protocol or Protocol(precision="fp32"), seed=seed), on, tell, seed, kept_in
+        )
+        plan = planned(
+            wanted,
+            images,
+            reals,
+            school,
+            asked=metrics is not None,
+            features=features,
+            named=named,
+            confidence=confidence,
+            device=device,
+            threads=threads,
+        )
+        network = school.network() if plan.taught else plan.network
+        whole = "neighbours" in plan.wanted and network is not None
         compared = Comparison(images, reals, network, school, seed, cas_n, confidence, whole, tell)
         compared.generated, kept = taken(compared, count)
-        figures, reasons = _figures(wanted, compared, asked=metrics is not None)
-        pictures = pictures_of(compared, with_neighbours="neighbours" in wanted and network is not None)
+        figures, reasons = _figures(plan.wanted, compared, asked=metrics is not None)
+        pictures = pictures_of(compared, with_neighbours=whole)
     generated = compared.generated
     shares = {}
     if compared.labelled:
         of_generated, of_real = share_of_classes(generated), share_of_classes(reals.train)
         shares = {name: (of_generated[name], of_real[name]) for name in compared.class_names}
     about = _protocol(compared, kept, threads, on)
-    warnings = (*warnings_of(figures, shares), *(plain_reason(*reason) for reason in reasons))
+    reasons = [*plan.left_out, *reasons]
+    warnings = (*warnings_of(figures, shares), *(plain_reason(*reason) for reason in reasons), *school.warnings)
     return Evaluation(images.name, about, tuple(figures), warnings, pictures)
 
 
@@ -145,42 +180,6 @@ def _chosen(metrics: Sequence[str] | None) -> list[str]:
     if not named:
         raise UsageError("no metric is named", f"Name some of {', '.join(METRICS)}.")
     return [name for name in METRICS if name in named]
-
-
-def _network(
-    features: str,
-    weights: str | os.PathLike[str] | None,
-    reals: RealImages,
-    school: School,
-    device: str,
-    threads: int | None,
-) -> FeatureNetwork:
-    """What sees features. Raises UsageError where it has to be named."""
-    if features == AUTO:
-        side, channels = reals.train.images.shape[1], reals.train.images.shape[3]
-        shipped = shipped_for(reals.class_names, (side, side), channels) if reals.class_names else None
-        features = shipped or TRAINED
-    if features != TRAINED:
-        at = None if weights is None else path_of("weights", weights)
-        return open_network(features, weights=at, device=device, threads=threads)
-    if not reals.class_names:
-        raise UsageError(
-            f"{reals.name} has no classes: no classifier can be trained whose features images are compared by",
-            "Name a network: --features NETWORK.onnx, or --features inception-v3 --weights FILE. Without one there is "
-            "--metrics sliced-wasserstein.",
-        )
-    return school.network()
-
-
-def _check_confidence(confidence: float | None, images: Source, both: bool) -> None:
-    if confidence is None:
-        return
-    if isinstance(images, DatasetImages):
-        raise UsageError(
-            "confidence does not apply to a dataset", "Its images are made already: evaluate the generator."
-        )
-    if not both:
-        raise UsageError("confidence does not apply without classes", "Leave it out.")
 
 
 def _figures(wanted: list[str], compared: Comparison, *, asked: bool) -> tuple[list[Figure], list[tuple[str, str]]]:
@@ -202,7 +201,10 @@ def _protocol(compared: Comparison, kept: float | None, threads: int | None, dev
     """All that decides the figures but the code."""
     source, real = compared.source, compared.real
     side, channels = source.shape
-    about: dict[str, Any] = {} if compared.network is None else {"features": compared.network.about}
+    network, judge = compared.network, compared.judge if "judge" in vars(compared) else None
+    about: dict[str, Any] = {}
+    if network is not None and (network is judge or any(name.startswith("seen") for name in vars(compared))):
+        about["features"] = network.about
     about |= {
         "generated": {"name": source.name, "images": len(compared.generated), **source.about},
         "real": real.about,
@@ -212,8 +214,8 @@ def _protocol(compared: Comparison, kept: float | None, threads: int | None, dev
         "resize": "real images as training reads them: short side to this size (Lanczos), the middle of the long one",
         "seed": compared.seed,
     }
-    if compared.judge_is_there and compared.judge is not compared.network:
-        about["classifier"] = compared.judge.about
+    if judge is not None:
+        about["classifier"] = {"name": judge.name, "digest": digest_of(judge)} if judge is network else judge.about
     if isinstance(source, ModelImages):
         about |= {"psi": source.psi, "latent_std": source.latent_std, "confidence": compared.confidence}
         about |= {"ema": source.about.get("ema", "not said by the model")}

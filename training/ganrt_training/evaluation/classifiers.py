@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ganrt.errors import UsageError
 from ganrt.files import storage_error
 from ganrt_training import metrics
 from ganrt_training.data import ImageData, digest
@@ -68,6 +67,7 @@ class School:
     tell: Callable[[str, int, int], object]
     seed: int
     keep: Path | None = None  # a folder for those of real images, from one evaluation to the next
+    warnings: list[str] = field(default_factory=list)
     _of_real: dict[int, nn.Module] = field(default_factory=dict)
 
     def of_real(self, count: int | None = None) -> nn.Module:
@@ -83,9 +83,10 @@ class School:
     def _kept(self, data: ImageData) -> nn.Module:
         """The classifier of real images from the folder, if it is there; else it is trained and put there."""
         assert self.keep is not None
-        model = metrics.build_classifier(
-            data.images.shape[1:3], data.images.shape[3], len(data.class_names), self.protocol
-        )
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, though others take their place
+            model = metrics.build_classifier(
+                data.images.shape[1:3], data.images.shape[3], len(data.class_names), self.protocol
+            )
         about = asdict(self.protocol) | {
             "data": digest(data),
             "threads": torch.get_num_threads(),
@@ -104,16 +105,21 @@ class School:
             self.keep.mkdir(parents=True, exist_ok=True)
             metrics.save_classifier(path, model, about)
         except OSError as error:
-            raise storage_error(error) from error
+            self.warnings.append(f"the classifier of real images is not kept: {storage_error(error).message}")
         return model
 
+    @property
+    def unfit(self) -> str:
+        """Why no classifier can be trained on the real images, if so."""
+        height, width = self.real.images.shape[1:3]
+        if not self.real.class_names:
+            return "the real images have no classes: no classifier can be trained whose features images are compared by"
+        if min(height, width) < LEAST_SIDE:
+            return f"images of {width}x{height}: a classifier that is trained here takes {LEAST_SIDE}x{LEAST_SIDE} up"
+        return ""
+
     def of(self, data: ImageData, what: str) -> nn.Module:
-        """A classifier trained on these images. Raises UsageError for images that it cannot take."""
-        if min(data.images.shape[1:3]) < LEAST_SIDE:
-            raise UsageError(
-                f"images of {data.images.shape[2]}x{data.images.shape[1]}",
-                f"The classifier that is trained here takes {LEAST_SIDE}x{LEAST_SIDE} and larger.",
-            )
+        """A classifier trained on these images, of the real ones' size and classes, which are not :attr:`unfit`."""
 
         def progress(epoch: int, loss: float) -> None:
             self.tell(f"training a classifier on {len(data):,} {what} images", epoch, self.protocol.epochs)

@@ -43,10 +43,6 @@ def fidelity(compared: Comparison) -> list[Figure]:
 
 def accuracy_score(compared: Comparison) -> list[Figure]:
     """Classification accuracy score."""
-    if not compared.labelled:
-        raise NotApplicable("the real images and the generated ones must both have classes")
-    if not compared.real.has_test:
-        raise NotApplicable("the real data has no test split to test a classifier on")
     school, test = compared.school, compared.real.held
     images, kept = taken(compared, compared.cas_n, again=True)
     if len(np.unique(images.labels)) < 2:
@@ -80,89 +76,105 @@ def accuracy_score(compared: Comparison) -> list[Figure]:
 
 
 def neighbours(compared: Comparison) -> list[Figure]:
-    """Memorised share and exact copies."""
+    """Memorised share and exact copies; the latter alone without a network."""
+    return ([] if compared.network is None else [_memorised(compared)]) + [_copies(compared)]
+
+
+def _memorised(compared: Comparison) -> Figure:
     # Where there is no test split, the held-out images are training images too: they are held against the others.
     usual = manifold.neighbours(compared.seen_held.features, compared.seen_known.features)[0][:, 0]
     near = compared.nearest[0][:, 0]
     threshold, memorised = manifold.near_share(near, usual)
     of_held = usual <= threshold
+    return Figure(
+        "memorised",
+        "Memorised",
+        float(memorised.mean()),
+        float(of_held.mean()),
+        "lower",
+        "Share of generated images nearer to a training image than all but 1 % of held-out real images are: high "
+        "where training images are copied.",
+        _shares(compared, memorised, compared.generated, of_held, compared.real.held),
+        {
+            "n": len(near),
+            "real_n": len(usual),
+            "training_images": len(compared.train),
+            "threshold": threshold,
+            "percentile": 1,
+        },
+        percent=True,
+    )
+
+
+def _copies(compared: Comparison) -> Figure:
     known = set(manifold.pixel_digests(compared.train.images))
     of_known = known if compared.real.has_test else set(manifold.pixel_digests(compared.real.known.images))
     copies = np.array([digest in known for digest in manifold.pixel_digests(compared.generated.images)])
     held_copies = np.array([digest in of_known for digest in manifold.pixel_digests(compared.real.held.images)])
-    protocol = {"n": len(near), "real_n": len(usual), "training_images": len(compared.train)}
-    return [
-        Figure(
-            "memorised",
-            "Memorised",
-            float(memorised.mean()),
-            float(of_held.mean()),
-            "lower",
-            "Share of generated images nearer to a training image than all but 1 % of held-out real images are: high "
-            "where training images are copied.",
-            _shares(compared, memorised, compared.generated, of_held, compared.real.held),
-            protocol | {"threshold": threshold, "percentile": 1},
-            percent=True,
-        ),
-        Figure(
-            "exact_copies",
-            "Exact copies",
-            float(copies.mean()),
-            float(held_copies.mean()),
-            "lower",
-            "Share of generated images whose every pixel is that of a training image.",
-            _shares(compared, copies, compared.generated, held_copies, compared.real.held),
-            protocol,
-            percent=True,
-        ),
-    ]
+    return Figure(
+        "exact_copies",
+        "Exact copies",
+        float(copies.mean()),
+        float(held_copies.mean()),
+        "lower",
+        "Share of generated images whose every pixel is that of a training image.",
+        _shares(compared, copies, compared.generated, held_copies, compared.real.held),
+        {"n": len(copies), "real_n": len(held_copies), "training_images": len(compared.train)},
+        percent=True,
+    )
 
 
 def duplicates(compared: Comparison) -> list[Figure]:
-    """Near and exact duplicates among the generated images."""
+    """Near and exact duplicates among the generated images; the latter alone without a network."""
+    return ([] if compared.network is None else [_near(compared)]) + [_exact(compared)]
+
+
+def _near(compared: Comparison) -> Figure:
     generated, real = compared.generated_compared, compared.half_b
     usual = manifold.nearest_other(compared.seen_a.features)
     threshold, near = manifold.near_share(manifold.nearest_other(compared.seen_compared.features), usual)
     of_real = manifold.nearest_other(compared.seen_b.features) <= threshold
+    return Figure(
+        "duplicates",
+        "Near duplicates",
+        float(near.mean()),
+        float(of_real.mean()),
+        "lower",
+        "Share of generated images nearer to another generated one than all but 1 % of real images are to another "
+        "real one: high where few images come again and again (mode collapse).",
+        _shares(compared, near, generated, of_real, real),
+        {"n": len(near), "threshold": threshold, "percentile": 1},
+        percent=True,
+    )
+
+
+def _exact(compared: Comparison) -> Figure:
+    generated, real = compared.generated_compared, compared.half_b
     exact, exact_real = _repeated(generated.images), _repeated(real.images)
-    return [
-        Figure(
-            "duplicates",
-            "Near duplicates",
-            float(near.mean()),
-            float(of_real.mean()),
-            "lower",
-            "Share of generated images nearer to another generated one than all but 1 % of real images are to another "
-            "real one: high where few images come again and again (mode collapse).",
-            _shares(compared, near, generated, of_real, real),
-            {"n": len(near), "threshold": threshold, "percentile": 1},
-            percent=True,
-        ),
-        Figure(
-            "exact_duplicates",
-            "Exact duplicates",
-            float(exact.mean()),
-            float(exact_real.mean()),
-            "lower",
-            "Share of generated images that are another one, pixel for pixel.",
-            _shares(compared, exact, generated, exact_real, real),
-            {"n": len(exact)},
-            percent=True,
-        ),
-    ]
+    return Figure(
+        "exact_duplicates",
+        "Exact duplicates",
+        float(exact.mean()),
+        float(exact_real.mean()),
+        "lower",
+        "Share of generated images that are another one, pixel for pixel.",
+        _shares(compared, exact, generated, exact_real, real),
+        {"n": len(exact)},
+        percent=True,
+    )
 
 
 def taken(compared: Comparison, n: int, *, again: bool = False) -> tuple[ImageData, float | None]:
     """Images of the source, in the real images' labels; with a confidence, the share that was kept of them."""
     source, confidence = compared.source, compared.confidence
     if confidence is None or isinstance(source, DatasetImages):
-        return aligned(source.take(n, again=again), compared.real.class_names, source.name), None
+        return aligned(source.take(n, again=again, tell=compared.tell), compared.real.class_names, source.name), None
 
     def confident(data: ImageData) -> NDArray[np.bool_]:
         mine = aligned(data, compared.real.class_names, source.name)
         return compared.chances_of(mine)[np.arange(len(mine)), mine.labels] >= confidence
 
-    images, share = source.take_confident(n, confident, again=again)
+    images, share = source.take_confident(n, confident, again=again, tell=compared.tell)
     return aligned(images, compared.real.class_names, source.name), share
 
 

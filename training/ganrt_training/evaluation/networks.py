@@ -37,7 +37,7 @@ from ganrt_training.evaluation.features import FeatureNetwork, Seen
 from ganrt_training.evaluation.feed import Options
 from ganrt_training.evaluation.onnx_network import open_file, read_network
 
-__all__ = ["INCEPTION", "FeatureNetwork", "Seen", "feature_folders", "open_network", "shipped_for"]
+__all__ = ["INCEPTION", "FeatureNetwork", "Seen", "digest_of", "feature_folders", "open_network", "shipped_for"]
 
 INCEPTION = "inception-v3"
 
@@ -93,6 +93,12 @@ def shipped_for(class_names: Sequence[str], size: tuple[int, int], channels: int
             if (file.class_names, file.size, file.channels) == (tuple(class_names), tuple(size), channels):
                 return path.stem
     return None
+
+
+def digest_of(network: FeatureNetwork) -> str | None:
+    """``sha256:…`` of a network's file or weights, where they are known."""
+    digest = network.about.get("digest")
+    return digest or (f"sha256:{network.about['sha256']}" if "sha256" in network.about else None)
 
 
 def feature_folders() -> Iterator[Path]:

@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ganrt.errors import UsageError
-from ganrt.files import storage_error, write_synced
+from ganrt.files import storage_error, writable_folder, write_synced
 from ganrt_training.evaluation.result import Evaluation, Figure
 from ganrt_training.evaluation.sprites import show
 from ganrt_training.evaluation.verdict import (
@@ -39,10 +38,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     path = folder / "report.html"
     text = page(evaluation)
     values = json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n"
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "Name one that is there, or that is to be made.")
+    writable_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_synced(folder / "evaluation.json", values.encode())
         write_page(path, text)
     except OSError as error:

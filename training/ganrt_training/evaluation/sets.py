@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from ganrt.inputs import read_inputs
 from ganrt.names import file_stem
 from ganrt.parts import read_parts
 from ganrt.shards import CHANNELS
-from ganrt_training.data import ImageData, digest, has_split, read_images, sizes_of
+from ganrt_training.data import ImageData, NoSplit, digest, read_images, sizes_of
+
+logger = logging.getLogger("ganrt.training")
 
 Indices: TypeAlias = NDArray[np.int64]
 
@@ -29,9 +32,9 @@ _MODES = {channels: mode for mode, channels in CHANNELS.items()}
 class RealImages:
     """Real images: ``train`` is all that a generator may have been trained on.
 
-    ``known`` are those of them that classifiers are trained on here, ``held`` are images kept from both: the test
-    split, where there is one (``has_test``), else a fifth of the training images. ``half_a`` and ``half_b`` are
-    indices into ``known``, equally many, with the same share of each class.
+    ``known`` are those of them that classifiers are trained on here, ``held`` are images kept from those: the test
+    split, where there is one (``has_test``), else a fifth of the training images, which a generator may have seen.
+    ``half_a`` and ``half_b`` are indices into ``known``, equally many, with the same share of each class.
     """
 
     name: str
@@ -49,60 +52,95 @@ class RealImages:
         return self.train.class_names
 
 
-def read_real(path: Path, side: int, channels: int, n: int, *, mode: str | None, seed: int) -> RealImages:
+def read_real(
+    path: Path,
+    side: int,
+    channels: int,
+    n: int,
+    *,
+    mode: str | None,
+    seed: int,
+    background: str = "white",
+    on_corrupt: str = "stop",
+) -> RealImages:
     """The real images at the size of the generated ones, as training reads them (short side, middle kept).
 
-    ``n`` is how many of each half are wanted. Raises UsageError where they are of another mode or too few.
+    ``n`` is how many of each half are wanted. Images that are skipped are told of by the logger. Raises UsageError
+    where they are of another mode or too few, and what reading raises: for a test split that is broken too.
     """
-    if path.is_dir() and read_parts(path):
-        train, has_test = read_dataset(path, mode), False
-        if train.images.shape[1] != side:
-            raise UsageError(
-                f"generated images of {side}x{side}, real ones of {train.images.shape[2]}x{train.images.shape[1]}",
-                "Compare images of one size; ganrt generate --size makes datasets of another.",
-            )
-    else:
-        train = read_images(path, side, mode=mode)
-        has_test = has_split(path, "test")
-    held = read_images(path, side, mode=mode or _MODES[train.images.shape[3]], split="test") if has_test else train
+    train, test = _splits(path, side, mode, background, on_corrupt)
+    skipped = train.skipped + (test.skipped if test else ())
+    for name in skipped:
+        logger.warning("skipped: %s", name)
     if train.images.shape[3] != channels:
         words = {1: "grey", 3: "RGB"}
         raise UsageError(
             f"the generated images are {words[channels]}, the real ones {words[train.images.shape[3]]}",
             "Say --mode l to compare both in grey, or --mode rgb.",
         )
-    if has_test:
-        known, held = train, aligned(held, train.class_names, "the test split")
+    split = "training and test split" if test else "no test split"
+    if test and train.class_names and not test.class_names:
+        test, split = None, "a test split without classes, left out"
+    if test:
+        known, held = train, aligned(test, train.class_names, "the test split")
     else:
         out = np.sort(stratified(train.labels, round(HELD_OUT * len(train)), draws(seed, 1)))
         known, held = subset(train, np.setdiff1d(np.arange(len(train)), out)), subset(train, out)
+        split += f": {len(held):,} training images held out"
     half_a, half_b = halves(known.labels, n, draws(seed, 2))
     if len(half_a) < LEAST or len(held) < LEAST:
         raise UsageError(
             f"too few real images: {len(half_a)} in each half, {len(held)} held out", f"Expected at least {LEAST} each."
         )
     about = {"name": called(path), "digest": digest(train), "images": len(train), "held_out": len(held)}
-    about["split"] = "training and test split" if has_test else f"no test split: {len(held):,} training images held out"
-    return RealImages(called(path), train, known, held, has_test, half_a, half_b, about)
+    about |= {"split": split} | ({"skipped": len(skipped)} if skipped else {})
+    return RealImages(called(path), train, known, held, test is not None, half_a, half_b, about)
+
+
+def _splits(
+    path: Path, side: int, mode: str | None, background: str, on_corrupt: str
+) -> tuple[ImageData, ImageData | None]:
+    """The training split, or all there is, and the test split where the data has one."""
+    if path.is_dir() and read_parts(path):
+        data = read_dataset(path, mode)
+        if data.images.shape[1] != side:
+            raise UsageError(
+                f"generated images of {side}x{side}, real ones of {data.images.shape[2]}x{data.images.shape[1]}",
+                "Compare images of one size; ganrt generate --size makes datasets of another.",
+            )
+        return data, None
+    train = read_images(path, side, mode=mode, background=background, on_corrupt=on_corrupt)
+    mode = mode or _MODES[train.images.shape[3]]
+    try:
+        return train, read_images(path, side, mode=mode, background=background, on_corrupt=on_corrupt, split="test")
+    except NoSplit:
+        return train, None
 
 
 def aligned(data: ImageData, class_names: tuple[str, ...], whose: str) -> ImageData:
     """Labelled images with the labels of others' class names; folders' names for classes are known.
 
-    Images without classes stay as they are. Raises UsageError for a class that is none of the others'.
+    Where either side has no classes, there are none. Raises UsageError for a class that is none of the others'.
     """
-    if not data.class_names or data.class_names == class_names:
-        return data
+    to = numbers_of(data.class_names, class_names, whose)
+    if not len(to):
+        return ImageData(data.images, np.zeros_like(data.labels), (), data.skipped)
+    return ImageData(data.images, to[data.labels], class_names, data.skipped)
+
+
+def numbers_of(names: tuple[str, ...], class_names: tuple[str, ...], whose: str) -> Indices:
+    """Of each class its number among others' classes; none where either side has no classes. Raises as above."""
+    if not names or not class_names:
+        return np.empty(0, np.int64)
     numbers = {file_stem(name): number for number, name in enumerate(class_names)}
     numbers |= {name: number for number, name in enumerate(class_names)}
-    if unknown := [name for name in data.class_names if name not in numbers]:
+    if unknown := [name for name in names if name not in numbers]:
         have = ", ".join(class_names[:12]) + (", …" if len(class_names) > 12 else "")
         raise UsageError(
             f"{whose}: class {unknown[0]!r} is none of the real images'",
             f"They have {have}. Evaluate against data of the same classes.",
         )
-    to = np.array([numbers[name] for name in data.class_names], np.int64)
-    return ImageData(data.images, to[data.labels], class_names, data.skipped)
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def subset(data: ImageData, indices: Indices) -> ImageData:

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from ganrt.latents import MAX_SEED
 from ganrt.models import find_model, is_path
 from ganrt.samples import check_samples
 from ganrt.shards import CHANNELS
+from ganrt_training.checkpoint import find_snapshot
 from ganrt_training.data import ImageData
 from ganrt_training.evaluation.sets import called, draws, read_dataset, stratified, subset
 from ganrt_training.run_folder import BEST, RECIPE
@@ -28,7 +29,15 @@ from ganrt_training.run_folder import BEST, RECIPE
 Confident: TypeAlias = Callable[[ImageData], NDArray[np.bool_]]
 """Which of labelled images a classifier is sure enough of."""
 
+Tell: TypeAlias = Callable[[str, int, int], object]
+
 MOST_TRIES = 50  # images looked at for each that is wanted
+HOPELESS = 2000  # images of a class of which none was sure: the next ones will not be either
+_LOOKED_AT = 2048  # at a time
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +62,36 @@ class ModelImages:
         """Empty without classes."""
         return self.generator.card.class_names
 
-    def take(self, n: int, *, again: bool = False) -> ImageData:
+    def take(self, n: int, *, again: bool = False, tell: Tell = _silent) -> ImageData:
         """The samples 0 to n - 1 of the seed, or, ``again``, of the next seed: other images for another use."""
-        return self._samples(0, n, again)
+        return self._samples(0, n, again, lambda done: tell("making images", done, n))
 
-    def take_confident(self, n: int, confident: Confident, *, again: bool = False) -> tuple[ImageData, float]:
+    def take_confident(
+        self, n: int, confident: Confident, *, again: bool = False, tell: Tell = _silent
+    ) -> tuple[ImageData, float]:
         """As many of each class as :meth:`take` gives, but only such as the classifier is sure of; the share it is of.
 
-        The filter of GaFi (arXiv 2305.10118). Raises UsageError for a class of
-        which 50 times as many images do not give enough.
+        The filter of GaFi (arXiv 2305.10118). Raises UsageError for a class of which 50 times as many images do not
+        give enough, or 2,000 none.
         """
         classes = len(self.class_names)
         quota = np.bincount(np.arange(n) % classes, minlength=classes)
         kept: list[ImageData] = []
         have, looked, sure, start = np.zeros(classes, np.int64), 0, 0, 0
+
+        def heard(made: int) -> None:
+            tell("making images that a classifier is sure of", int(have.sum()), n)
+
         while (have < quota).any():
-            if start >= MOST_TRIES * max(n, classes):
+            hopeless = start >= HOPELESS * classes and not have[quota > 0].all()
+            if start >= MOST_TRIES * max(n, classes) or hopeless:
                 poorest = int(np.argmin(have / np.maximum(quota, 1)))
                 raise UsageError(
                     f"confidence: of class {self.class_names[poorest]!r} {have[poorest]} images of {quota[poorest]} "
                     f"were found among {start // classes:,}",
                     "Take a lower --confidence: the classifier does not see this class in what the generator makes.",
                 )
-            made = self._samples(start, min(n + -n % classes, 20 * 1024), again)
+            made = self._samples(start, min(n + -n % classes, _LOOKED_AT), again, heard)
             start += len(made)
             good = confident(made)
             looked, sure = looked + len(made), sure + int(good.sum())
@@ -89,7 +105,7 @@ class ModelImages:
         images = np.concatenate([part.images for part in kept])
         return ImageData(images, np.concatenate([part.labels for part in kept]), self.class_names), sure / looked
 
-    def _samples(self, start: int, count: int, again: bool) -> ImageData:
+    def _samples(self, start: int, count: int, again: bool, heard: Callable[[int], object]) -> ImageData:
         side, channels = self.shape
         images, labels = np.empty((count, side, side, channels), np.uint8), np.zeros(count, np.int64)
         for batch in self.generator.stream(
@@ -103,6 +119,7 @@ class ModelImages:
             images[batch.indices - start] = batch.images
             if batch.labels is not None:
                 labels[batch.indices - start] = batch.labels
+            heard(int(batch.indices[-1]) + 1 - start)
         return ImageData(images, labels, self.class_names)
 
 
@@ -125,7 +142,7 @@ class DatasetImages:
         """Empty without classes."""
         return self.data.class_names
 
-    def take(self, n: int, *, again: bool = False) -> ImageData:
+    def take(self, n: int, *, again: bool = False, tell: Tell = _silent) -> ImageData:
         """So many of them, each class with its share; all where there are no more.
 
         Those that a classifier is trained on may be the same: ``again`` makes no difference.
@@ -184,10 +201,12 @@ def _of_run(
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ganrt-")))
     name = called(path if path.is_dir() else path.absolute().parent)
-    made = export_run(path, folder / "generator.onnx", name=name or "run")
+    snapshot = find_snapshot(path)
+    made = export_run(snapshot, folder / "generator.onnx", name=name or "run")
     if len(made) > 1:
         raise UsageError(f"{path}: trains generators of images from images", "Those of latents can be evaluated.")
-    return _of_model(next(iter(made)), name, "run", seed, psi, latent_std, mode, device, threads)
+    images = _of_model(next(iter(made)), name, "run", seed, psi, latent_std, mode, device, threads)
+    return replace(images, about=images.about | {"snapshot": snapshot.stem, "kimg": images.generator.card.kimg})
 
 
 def _of_model(

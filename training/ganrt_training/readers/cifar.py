@@ -24,6 +24,7 @@ from ganrt_training.readers.source import (
     MAX_FILE,
     ImageData,
     Labels,
+    NoSplit,
     Pixels,
     Unusable,
     read_whole,
@@ -131,9 +132,10 @@ def _read(where: Path, there: set[str], split: str, read: Callable[[str], bytes]
     version = _version(there)
     if version is None:
         raise TrainingError(f"{where}: a tar without the files of CIFAR-10 or CIFAR-100", ACCEPTED)
+    missing = TrainingError if there & set(version.splits[split]) else NoSplit
     for name in (version.meta, *version.splits[split]):
         if name not in there:
-            raise TrainingError(f"{where}: lacks {name}", _AGAIN)
+            raise missing(f"{where}: lacks {name}", _AGAIN)
     names = _names(read(version.meta), version, f"{where}/{version.meta}")
     parts = [_batch(read(name), version, f"{where}/{name}") for name in version.splits[split]]
     labels = np.concatenate([labels for _, labels in parts])

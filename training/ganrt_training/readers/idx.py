@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from ganrt.errors import TrainingError
-from ganrt_training.readers.source import ImageData, Pixels, is_bomb
+from ganrt_training.readers.source import ImageData, NoSplit, Pixels, is_bomb
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -86,7 +86,8 @@ def read_mnist_family(folder: Path, split: str = "train") -> ImageData:
     for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
         found = [path for end in ("", ".gz") if (path := folder / f"{prefix}-{kind}{end}").is_file()]
         if not found:
-            raise TrainingError(
+            missing = TrainingError if any(folder.glob(f"{prefix}-*-ubyte*")) else NoSplit
+            raise missing(
                 f"{folder}: no {prefix}-{kind}[.gz]",
                 "Name a folder with the files of the MNIST family; Debian's package dataset-fashion-mnist puts them "
                 "into /usr/share/datasets/fashion-mnist.",

@@ -17,6 +17,7 @@ from ganrt_training.readers.source import (
     EXTENSIONS,
     MAX_FILE,
     Encoded,
+    NoSplit,
     Unusable,
     read_whole,
     shown,
@@ -147,7 +148,7 @@ def _of_split(tree: _Tree, split: str) -> Encoded:
     if tops and tops.keys() <= _SPLITS and not any(len(parts) == 1 and _is_image(parts) for parts in tree.files):
         # Not classes called "train" and "test".
         if split not in tops:
-            raise TrainingError(f"{tree.where}: no folder {split}, but {', '.join(sorted(tops))}", "Add or choose one.")
+            raise NoSplit(f"{tree.where}: no folder {split}, but {', '.join(sorted(tops))}", "Add or choose one.")
         top = tops[split]
         return _classes(
             _Tree(
@@ -158,7 +159,7 @@ def _of_split(tree: _Tree, split: str) -> Encoded:
             )
         )
     if split != "train":
-        raise TrainingError(
+        raise NoSplit(
             f"{tree.where}: no folder {split}", "It has no splits: leave the split out, or make folders train and test."
         )
     return _classes(tree)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ganrt.card import MAX_CLASSES
 from ganrt.errors import TrainingError
-from ganrt_training.readers.source import MAX_ARRAY, ImageData, Labels, Pixels, shown, unreadable
+from ganrt_training.readers.source import MAX_ARRAY, ImageData, Labels, NoSplit, Pixels, shown, unreadable
 from ganrt_training.readers.zips import BROKEN, check_member
 
 _MAX_HEADER = 1 << 14  # bytes
@@ -32,10 +32,11 @@ def read_npz(archive: zipfile.ZipFile, path: Path, split: str) -> ImageData:
     """
     keys = [name.removesuffix(".npy") for name in archive.namelist()]
     prefix = f"{split}_" if f"{split}_images" in keys else ""
+    missing = TrainingError if any(key.startswith(f"{split}_") for key in keys) else NoSplit
     if f"{prefix}images" not in keys:
-        raise TrainingError(f"{path}: keys {', '.join(map(shown, keys[:12]))}, without images of {split}", _KEYS)
+        raise missing(f"{path}: keys {', '.join(map(shown, keys[:12]))}, without images of {split}", _KEYS)
     if not prefix and split != "train":
-        raise TrainingError(f"{path}: no {split}_images", "It has no splits: leave the split out, or add the key.")
+        raise missing(f"{path}: no {split}_images", "It has no splits: leave the split out, or add the key.")
     images = _pixels(_array(archive, f"{prefix}images", path, "u"), path)
     if f"{prefix}labels" not in keys:
         return ImageData(images, np.zeros(len(images), np.int64), ())

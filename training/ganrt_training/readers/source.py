@@ -28,6 +28,10 @@ ACCEPTED = (
 )
 
 
+class NoSplit(TrainingError):
+    """The data has no such split, to go by its names; what is there of one and is broken is another error."""
+
+
 class Unusable(Exception):
     """One image cannot be used; the text is the reason."""
 
