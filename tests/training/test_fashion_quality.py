@@ -46,7 +46,7 @@ def test_a_card_gets_two_evaluations_and_how_far_they_move_with_the_seed(
     assert first["spread"] == {} and list(first["by_seed"]) == ["0"]
     plain, filtered = (Evaluation.from_json(first[kind]) for kind in ("evaluation", "filtered"))
     assert (plain.protocol["latent_std"], plain.protocol["confidence"]) == (1.0, None)
-    assert (filtered.protocol["latent_std"], filtered.protocol["confidence"]) == (1.2, 0.5)
+    assert (filtered.protocol["latent_std"], filtered.protocol["confidence"]) == (1.3, 0.5)
     assert "label_fidelity" not in {one.key for one in filtered.figures}  # the classifier would agree with itself
     assert "digest" not in plain.protocol["generated"]  # of a file that the figures are yet to go into
     assert first["snapshot_digest"] == ganrt.load("fashion-fast", "cpu").card.snapshot_digest

@@ -20,8 +20,6 @@ from ganrt_training.evaluation.sources import DatasetImages
 def fidelity(compared: Comparison) -> list[Figure]:
     """Label fidelity."""
     judge = compared.judge
-    if compared.confidence is not None:
-        raise NotApplicable(f"the images were chosen by the classifier {judge.name}, which would agree with itself")
     told = agreement(compared.chances.argmax(1), compared.generated)
     usual = agreement(compared.chances_held.argmax(1), compared.real.held)
     return [

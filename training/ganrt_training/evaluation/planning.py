@@ -66,6 +66,8 @@ def planned(
     def reasons(name: str) -> Iterator[str]:
         if name in ("fidelity", "cas") and not labelled:
             yield "the real images and the generated ones must both have classes"
+        if name == "fidelity" and confidence is not None:
+            yield "the images are chosen by the classifier, which would agree with itself"
         if name == "cas" and not reals.has_test:
             yield "the real data has no test split with classes, on which a classifier could be tested"
         if unfit and (name == "cas" or (name == "fidelity" and not judge) or (name in OF_FEATURES and not network)):
