@@ -225,10 +225,25 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+class _Once(logging.Filter):
+    """Nothing is told twice: where several networks run, each takes the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self._told
+        self._told.add(text)
+        return new or record.levelno > logging.INFO
+
+
 def before_running(device: str, quiet: bool) -> None:
     """What a command does before it runs a generator: ``auto`` will say which device it took, and memory is bounded."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("ganrt: %(message)s"))
+    handler.addFilter(_Once())
     logger = logging.getLogger("ganrt")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import inspect
 import json
+import logging
 import os
 import pickle
 import re
@@ -609,6 +610,15 @@ def test_merge_joins_the_shares_of_several_machines(run: Run) -> None:
 def test_a_share_says_that_others_are_missing(run: Run) -> None:
     ended = well(run("generate", "--n", 100, "--out", "a", "--shard", "0/2", "--batch", 8, "--shard-size", 16))
     assert ended.out.splitlines()[-1].startswith("not complete yet: ")
+
+
+def test_a_command_tells_of_a_device_once_and_of_each_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    console.before_running("cuda", quiet=False)  # of another device memory would be bounded, of this process
+    logger = logging.getLogger("ganrt.test")
+    for _ in range(2):  # as where two networks run
+        logger.info("device cpu")
+        logger.warning("slow")
+    assert capsys.readouterr().err.splitlines() == ["ganrt: device cpu", "ganrt: slow", "ganrt: slow"]
 
 
 def test_doctor_tries_the_devices(run: Run) -> None:
