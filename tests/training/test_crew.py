@@ -65,6 +65,7 @@ def work(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     work(Path(sys.argv[1]))
+    os._exit(0)  # PyTorch's own threads abort one process in some eight when it ends, after all is done
 
 
 # What came of it -----------------------------------------------------------------------------------------------------
