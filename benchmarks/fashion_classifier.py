@@ -10,7 +10,6 @@ images, and written as one ONNX file, proven equal to PyTorch's.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from benchmarks.fashion_quality import DATA, epoch_told, tell
 from ganrt.errors import GanrtError, TrainingError
 from ganrt_training import metrics
-from ganrt_training.data import ImageData, read_mnist_family
+from ganrt_training.data import ImageData, digest, read_mnist_family
 from ganrt_training.evaluation.classifier_file import Classifier, export_classifier
 
 THREADS = 2  # they decide the order of sums, and so the last digits
@@ -74,8 +73,11 @@ def real_classifier(train: ImageData, protocol: metrics.Protocol, path: Path | N
     """The classifier of real images, from the file when it has been trained before; else it is kept there."""
     size, channels, classes = train.images.shape[1:3], train.images.shape[3], len(train.class_names)
     judge = metrics.build_classifier(size, channels, classes, protocol)
-    digest = hashlib.sha256(train.images.tobytes() + train.labels.tobytes()).hexdigest()
-    about = metrics.describe(judge, protocol) | {"data": digest, "threads": threads, "torch": str(torch.__version__)}
+    about = metrics.describe(judge, protocol) | {
+        "data": digest(train),
+        "threads": threads,
+        "torch": str(torch.__version__),
+    }
     if path is not None and (known := metrics.load_classifier(path, judge, about)) is not None:
         tell(f"classifier of real images: taken from {path}")
         return known

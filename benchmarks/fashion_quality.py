@@ -23,8 +23,7 @@ import numpy as np
 import ganrt
 from ganrt.errors import GanrtError, TrainingError
 from ganrt.files import write_synced
-from ganrt_training import metrics
-from ganrt_training.data import ImageData, digest, read_mnist_family
+from ganrt_training.data import digest, read_mnist_family
 from ganrt_training.evaluation import Evaluation, evaluate
 from ganrt_training.metrics import Protocol
 
@@ -157,20 +156,6 @@ class Told:
         if what != self._last or now >= self._next:
             tell(f"{now - self._began:5.0f} s  {what} {done}/{total}")
             self._last, self._next = what, now + 60
-
-
-def generated(
-    generator: ganrt.Generator, count: int, seed: int, size: tuple[int, int] | None = None
-) -> tuple[metrics.Images, metrics.Labels]:
-    """Images 0 to ``count`` of a seed with balanced labels; without classes, all labels are 0."""
-    batches = list(generator.stream(count, seed=seed, size=size))
-    labels = [np.zeros(len(batch.images), np.int64) if batch.labels is None else batch.labels for batch in batches]
-    return np.concatenate([batch.images for batch in batches]), np.concatenate(labels)
-
-
-def first(data: ImageData, count: int) -> ImageData:
-    """The first images of a set."""
-    return ImageData(data.images[:count], data.labels[:count], data.class_names)
 
 
 def epoch_told(what: str) -> Any:

@@ -30,7 +30,7 @@ from torch import nn
 
 import ganrt
 from benchmarks import rounds, zoo_table
-from benchmarks.fashion_quality import epoch_told, first, generated, tell
+from benchmarks.fashion_quality import DATA, epoch_told, tell
 from ganrt.encode import resize
 from ganrt.errors import GanrtError, TrainingError, UsageError
 from ganrt_training import metrics, run_folder
@@ -45,7 +45,6 @@ from ganrt_training.readers.pixels import fitted
 from ganrt_training.recipe import Recipe
 
 JUDGE = zoo_table.ROOT / "benchmarks" / "judges" / "fashion.safetensors"
-DATA = Path("/usr/share/datasets/fashion-mnist")
 RUNS = Path("runs/zoo")
 MINUTES = 30.0
 SIZE = 28  # pixels: what the classifier sees
@@ -193,7 +192,7 @@ def _train(recipe: Recipe, run_dir: Path, options: argparse.Namespace) -> None:
     data = read_images(options.data, recipe.image_size)
     train(
         recipe,
-        first(data, options.limit or len(data)),
+        _first(data, options.limit or len(data)),
         run_dir,
         minutes=seconds / 60,
         clock=time.process_time,
@@ -205,7 +204,7 @@ def _measured(generator: ganrt.Generator, judge: nn.Module, options: argparse.Na
     """What the classifier says of a generator, and how good a teacher it is where it knows classes."""
     test, names = _real(options, "test"), generator.card.class_names
     size = (SIZE, SIZE)
-    images, labels = generated(generator, min(JUDGED, options.limit or JUDGED), 0, size)
+    images, labels = _generated(generator, min(JUDGED, options.limit or JUDGED), 0, size)
     found = metrics.predict(judge, images)
     shares = np.bincount(found, minlength=len(test.class_names)) / len(found)
     measured: dict[str, Any] = {
@@ -221,7 +220,7 @@ def _measured(generator: ganrt.Generator, judge: nn.Module, options: argparse.Na
     tell(f"label fidelity: {measured['label_fidelity']['share']}")
     if options.quick:
         return measured
-    images, labels = generated(generator, min(TRAINED_ON, options.limit or TRAINED_ON), 1, size)
+    images, labels = _generated(generator, min(TRAINED_ON, options.limit or TRAINED_ON), 1, size)
     student = metrics.train_classifier(images, labels, len(names), _protocol(options), epoch_told("generated"))
     score = metrics.agreement(metrics.predict(student, test.images), test.labels, names)
     tell(f"classification accuracy score: {score['share']}")
@@ -276,6 +275,20 @@ def _table(options: argparse.Namespace) -> None:
     options.page.write_text(zoo_table.filled(page, zoo_table.read_rows(options.out)), encoding="utf-8")
 
 
+def _generated(
+    generator: ganrt.Generator, count: int, seed: int, size: tuple[int, int] | None = None
+) -> tuple[metrics.Images, metrics.Labels]:
+    """Images 0 to ``count`` of a seed with balanced labels; without classes, all labels are 0."""
+    batches = list(generator.stream(count, seed=seed, size=size))
+    labels = [np.zeros(len(batch.images), np.int64) if batch.labels is None else batch.labels for batch in batches]
+    return np.concatenate([batch.images for batch in batches]), np.concatenate(labels)
+
+
+def _first(data: ImageData, count: int) -> ImageData:
+    """The first images of a set."""
+    return ImageData(data.images[:count], data.labels[:count], data.class_names)
+
+
 def _load_judge(options: argparse.Namespace, wanted: dict[str, Any] | None = None) -> tuple[nn.Module, str]:
     """The classifier and its file's digest. Raises TrainingError when it is another than is wanted."""
     _, metadata = load_snapshot(options.judge)
@@ -327,7 +340,7 @@ def _macs(network: nn.Module, given: torch.Tensor, trained: Trained) -> int:
 
 def _draw(path: Path, generator: ganrt.Generator) -> None:
     """Ten rows of ten samples, a class a row where there are classes."""
-    images, _ = generated(generator, _GRID**2, 0, (SIZE, SIZE))
+    images, _ = _generated(generator, _GRID**2, 0, (SIZE, SIZE))
     cells = images.reshape(_GRID, _GRID, *images.shape[1:])
     if generator.card.class_names:
         cells = cells.swapaxes(0, 1)
@@ -337,7 +350,7 @@ def _draw(path: Path, generator: ganrt.Generator) -> None:
 
 def _real(options: argparse.Namespace, split: str) -> ImageData:
     data = read_mnist_family(options.data, split)
-    return first(data, options.limit or len(data))
+    return _first(data, options.limit or len(data))
 
 
 def _protocol(options: argparse.Namespace) -> metrics.Protocol:

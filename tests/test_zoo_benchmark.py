@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +18,7 @@ from ganrt_training.checkpoint import find_snapshot, load_generator
 from ganrt_training.data import FASHION_CLASSES
 from ganrt_training.gans import find_recipe
 from tests.models import tiny_model
-from tests.training.test_data import idx
+from tests.training.test_data import noise
 
 ROWS = zoo_table.read_rows(zoo_table.FIGURES)
 
@@ -52,12 +51,7 @@ def test_every_row_that_is_to_be_has_a_recipe_that_takes_its_settings() -> None:
 @pytest.fixture
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a command on made-up images; what is exported is a tiny generator with the labels of the run's."""
-    folder = tmp_path / "fashion-mnist"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for prefix, count in (("train", 80), ("t10k", 60)):
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(random.integers(0, 256, (count, 28, 28), np.uint8)))
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx((np.arange(count) % 10).astype(np.uint8)))
+    folder = noise(tmp_path / "fashion-mnist", train=80, t10k=60)
 
     def export(run_dir: Path, path: Path, *, overwrite: bool) -> dict[Path, Card]:
         trained = load_generator(find_snapshot(run_dir))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -106,13 +106,30 @@ def test_memory_is_bounded_by_the_smaller_of_promise_and_content(write: Write, p
     assert peak < 20 << 20
 
 
-def family(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], pack: str = "") -> Path:
-    folder.mkdir()
-    for prefix in ("train", "t10k"):
+def splits(folder: Path, arrays: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]], pack: str = "") -> Path:
+    """A folder of the family's files, from images and labels by prefix, ``train`` and ``t10k``."""
+    folder.mkdir(exist_ok=True)
+    for prefix, (images, labels) in arrays.items():
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             data = idx(array)
             (folder / f"{prefix}-{kind}-ubyte{pack}").write_bytes(gzip.compress(data) if pack else data)
     return folder
+
+
+def noise(folder: Path, **counts: int) -> Path:
+    """The same of so many images a prefix, all noise, of ten classes in turn."""
+    random = np.random.default_rng(0)
+    return splits(
+        folder,
+        {
+            prefix: (random.integers(0, 256, (count, 28, 28), np.uint8), (np.arange(count) % 10).astype(np.uint8))
+            for prefix, count in counts.items()
+        },
+    )
+
+
+def family(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], pack: str = "") -> Path:
+    return splits(folder, {"train": (images, labels), "t10k": (images, labels)}, pack)
 
 
 @pytest.mark.parametrize("pack", ["", ".gz"])

@@ -14,21 +14,20 @@ from benchmarks import fashion_quality, fashion_train
 from ganrt.contract import read_model
 from ganrt_training.evaluation.result import Evaluation
 from tests.models import tiny_model
-from tests.training.test_data import idx
+from tests.training.test_data import splits
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as Fashion-MNIST comes in, of images that the shipped classifier knows: they are generated."""
-    folder = tmp_path_factory.mktemp("fashion-mnist")
     generator = ganrt.load("fashion-fast", "cpu")
+    arrays = {}
     for prefix, count, seed in (("train", 300, 1), ("t10k", 150, 2)):
         batches = list(generator.stream(count, seed=seed))
         images = np.concatenate([batch.images for batch in batches])[..., 0]
         labels = np.concatenate([batch.labels for batch in batches if batch.labels is not None]).astype(np.uint8)
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels))
-    return folder
+        arrays[prefix] = images, labels
+    return splits(tmp_path_factory.mktemp("fashion-mnist"), arrays)
 
 
 def measured(real: Path, out: Path, *more: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ganrt_training.data import FASHION_CLASSES
 from ganrt_training.evaluation.networks import open_network
 from ganrt_training.run_folder import to_float
 from tests.models import tiny_model
-from tests.training.test_data import idx
+from tests.training.test_data import noise
 from tests.training.tiny import tiny_data
 
 QUICK = metrics.Protocol(widths=(4, 4, 8), hidden=8, epochs=4, batch_size=20, dropout=0)
@@ -125,14 +125,7 @@ def test_a_kept_classifier_is_taken_only_for_what_it_is(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fashion(tmp_path: Path) -> Path:
-    folder = tmp_path / "fashion-mnist"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for prefix, count in (("train", 300), ("t10k", 150)):
-        images = idx(random.integers(0, 256, (count, 28, 28), np.uint8))
-        labels = idx((np.arange(count) % 10).astype(np.uint8))
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(images)
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
+    noise(tmp_path / "fashion-mnist", train=300, t10k=150)
     (tmp_path / "g.onnx").write_bytes(tiny_model(class_names=FASHION_CLASSES, width=28, height=28, channels=1))
     return tmp_path
 

@@ -159,18 +159,28 @@ def frechet_distance(first: NDArray[Any], second: NDArray[Any]) -> float:
     return max(0.0, float(apart + np.trace(spread) + np.trace(other_spread) - 2 * shared))
 
 
-def agreement(predicted: Labels, labels: Labels, class_names: Sequence[str]) -> dict[str, Any]:
-    """The share of equal labels, of all images and of each class's, rounded to four digits."""
+@dataclass(frozen=True)
+class Agreement:
+    """The share of images that a classifier gives their label, of all and by class name."""
+
+    share: float
+    per_class: dict[str, float]
+
+
+def agreed(predicted: Labels, labels: Labels, class_names: Sequence[str]) -> Agreement:
+    """How many of the predicted labels are those of the images. Classes without images are not told."""
     equal = predicted == labels
-    return {
-        "share": round(float(equal.mean()), 4),
-        "n": len(labels),
-        "per_class": {
-            name: round(float(equal[labels == label].mean()), 4)
-            for label, name in enumerate(class_names)
-            if (labels == label).any()
-        },
+    per_class = {
+        name: float(equal[mine].mean()) for label, name in enumerate(class_names) if (mine := labels == label).any()
     }
+    return Agreement(float(equal.mean()), per_class)
+
+
+def agreement(predicted: Labels, labels: Labels, class_names: Sequence[str]) -> dict[str, Any]:
+    """The same for a card or a report: rounded to four digits, with the number of images."""
+    found = agreed(predicted, labels, class_names)
+    per_class = {name: round(share, 4) for name, share in found.per_class.items()}
+    return {"share": round(found.share, 4), "n": len(labels), "per_class": per_class}
 
 
 def describe(model: nn.Module, protocol: Protocol) -> dict[str, Any]:

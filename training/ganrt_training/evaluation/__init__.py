@@ -24,7 +24,7 @@ from ganrt.values import check_hooks, choice, path_of, several, told
 from ganrt_training import crew
 from ganrt_training.evaluation.choosing import pictures_of
 from ganrt_training.evaluation.classifiers import TRAINED, School
-from ganrt_training.evaluation.comparison import Comparison, NotApplicable, Tell
+from ganrt_training.evaluation.comparison import Comparison, NotApplicable
 from ganrt_training.evaluation.defects import plain_reason, warnings_of
 from ganrt_training.evaluation.figures import METRICS
 from ganrt_training.evaluation.judging import taken
@@ -32,7 +32,7 @@ from ganrt_training.evaluation.networks import digest_of, open_network
 from ganrt_training.evaluation.planning import AUTO, planned
 from ganrt_training.evaluation.result import Evaluation, Figure, Pictures
 from ganrt_training.evaluation.sets import LEAST, read_real, share_of_classes
-from ganrt_training.evaluation.sources import DatasetImages, ModelImages, open_source
+from ganrt_training.evaluation.sources import DatasetImages, ModelImages, Tell, open_source
 from ganrt_training.metrics import Protocol
 from ganrt_training.readers.pixels import colour
 

@@ -24,14 +24,6 @@ TRAINED = "trained"
 LEAST_SIDE = 8  # pixels, of what the classifier takes
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """The share of images that a classifier gives their label, of all and by class name."""
-
-    share: float
-    per_class: dict[str, float]
-
-
 def trained_network(model: nn.Module, data: ImageData, protocol: metrics.Protocol) -> FeatureNetwork:
     """A classifier trained here as a feature network: its penultimate layer's outputs are the features."""
     assert isinstance(model, nn.Sequential)
@@ -95,7 +87,6 @@ class School:
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         path = self.keep / f"classifier-{name}.safetensors"
-        about = json.loads(json.dumps(about))
         known = metrics.load_classifier(path, model, about)
         if known is not None:
             self.tell(f"the classifier of {len(data):,} real images was trained before", 1, 1)
@@ -137,17 +128,6 @@ class School:
     def about(self) -> dict[str, Any]:
         """The protocol as words and numbers."""
         return asdict(self.protocol)
-
-
-def agreement(predicted: NDArray[np.int64], data: ImageData) -> Agreement:
-    """How many of the predicted labels are those of the images. Classes without images are not told."""
-    equal = predicted == data.labels
-    per_class = {
-        name: float(equal[mine].mean())
-        for label, name in enumerate(data.class_names)
-        if (mine := data.labels == label).any()
-    }
-    return Agreement(float(equal.mean()), per_class)
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,9 +14,8 @@ from ganrt_training.evaluation import manifold
 from ganrt_training.evaluation.classifiers import School, probabilities
 from ganrt_training.evaluation.features import FeatureNetwork, Seen
 from ganrt_training.evaluation.sets import RealImages, draws, stratified, subset
-from ganrt_training.evaluation.sources import Source
+from ganrt_training.evaluation.sources import Source, Tell
 
-Tell = Callable[[str, int, int], object]
 PerClass = dict[str, tuple[float, float | None]]
 NEIGHBOURS = 3  # that are shown of an image
 
@@ -80,7 +79,8 @@ class Comparison:
         held, count = self.real.held, len(self.real.half_a)
         if len(held) < count:
             return None
-        return _some(self.seen_held, np.sort(stratified(held.labels, count, draws(self.seed, 7))))
+        some = np.sort(stratified(held.labels, count, draws(self.seed, 7)))
+        return _some(self.seen_held, some) if self.whole else self._see(subset(held, some), "held-out real")
 
     @cached_property
     def generated_compared(self) -> ImageData:

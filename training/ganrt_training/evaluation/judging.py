@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ganrt_training import metrics
 from ganrt_training.data import ImageData
 from ganrt_training.evaluation import manifold
-from ganrt_training.evaluation.classifiers import agreement
 from ganrt_training.evaluation.comparison import Comparison, NotApplicable, PerClass
 from ganrt_training.evaluation.result import Figure
 from ganrt_training.evaluation.sets import aligned
@@ -20,8 +19,8 @@ from ganrt_training.evaluation.sources import DatasetImages
 def fidelity(compared: Comparison) -> list[Figure]:
     """Label fidelity."""
     judge = compared.judge
-    told = agreement(compared.chances.argmax(1), compared.generated)
-    usual = agreement(compared.chances_held.argmax(1), compared.real.held)
+    told = _agreed(compared.chances.argmax(1), compared.generated)
+    usual = _agreed(compared.chances_held.argmax(1), compared.real.held)
     return [
         Figure(
             "label_fidelity",
@@ -47,7 +46,7 @@ def accuracy_score(compared: Comparison) -> list[Figure]:
         raise NotApplicable("images of one class alone teach a classifier nothing")
     student = school.of(images, "generated")
     teacher = school.of_real(len(images))
-    told, usual = (agreement(metrics.predict(model, test.images), test) for model in (student, teacher))
+    told, usual = (_agreed(metrics.predict(model, test.images), test) for model in (student, teacher))
     of_real = min(len(images), len(compared.real.known))
     as_many = "as many real ones" if of_real == len(images) else f"{of_real:,} real ones, all that there are"
     about = {
@@ -174,6 +173,10 @@ def taken(compared: Comparison, n: int, *, again: bool = False) -> tuple[ImageDa
 
     images, share = source.take_confident(n, confident, again=again, tell=compared.tell)
     return aligned(images, compared.real.class_names, source.name), share
+
+
+def _agreed(predicted: NDArray[np.int64], data: ImageData) -> metrics.Agreement:
+    return metrics.agreed(predicted, data.labels, data.class_names)
 
 
 def _shares(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -172,31 +172,24 @@ def open_source(
     would be used. A dataset is one that ganrt wrote, in any layout, or what :func:`read_images` takes, of square
     images of one size. Raises UsageError, and what reading raises.
     """
-    path = Path(source)
-    if path.is_dir() and not names_a_model(source) and ((path / RECIPE).is_file() or (path / BEST).is_file()):
-        return _of_run(path, stack, seed, psi, latent_std, mode, device, threads)
-    if path.is_file() and path.suffix == ".safetensors":
-        return _of_run(path, stack, seed, psi, latent_std, mode, device, threads)
-    if (path.is_dir() and not names_a_model(source)) or (path.is_file() and path.suffix.lower() != ".onnx"):
+    path, named = Path(source), not is_path(str(source))
+    folder = path.is_dir() and not names_a_model(source)
+    samples_of = partial(
+        _of_model, seed=seed, psi=psi, latent_std=latent_std, mode=mode, device=device, threads=threads
+    )
+    if (folder and ((path / RECIPE).is_file() or (path / BEST).is_file())) or (
+        path.is_file() and path.suffix == ".safetensors"
+    ):
+        return _of_run(path, stack, samples_of)
+    if folder or (path.is_file() and path.suffix.lower() != ".onnx"):
         for name, value in (("psi", psi), ("latent-std", latent_std)):
             if value is not None:
                 raise UsageError(f"{name} does not apply to a dataset", "Leave it out: the images are made already.")
         return DatasetImages(read_dataset(path, mode), called(path), seed, {"kind": "dataset"})
-    model = find_model(str(source) if not is_path(str(source)) else path)
-    name = str(source) if not is_path(str(source)) else path.stem
-    return _of_model(model, name, "model", seed, psi, latent_std, mode, device, threads)
+    return samples_of(find_model(str(source) if named else path), str(source) if named else path.stem, "model")
 
 
-def _of_run(
-    path: Path,
-    stack: ExitStack,
-    seed: int,
-    psi: float | None,
-    latent_std: float | None,
-    mode: str | None,
-    device: str,
-    threads: int | None,
-) -> ModelImages:
+def _of_run(path: Path, stack: ExitStack, samples_of: Callable[[Path, str, str], ModelImages]) -> ModelImages:
     from ganrt_training.export import export_run
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ganrt-")))
@@ -205,7 +198,7 @@ def _of_run(
     made = export_run(snapshot, folder / "generator.onnx", name=name or "run")
     if len(made) > 1:
         raise UsageError(f"{path}: trains generators of images from images", "Those of latents can be evaluated.")
-    images = _of_model(next(iter(made)), name, "run", seed, psi, latent_std, mode, device, threads)
+    images = samples_of(next(iter(made)), name, "run")
     return replace(images, about=images.about | {"snapshot": snapshot.stem, "kimg": images.generator.card.kimg})
 
 
@@ -213,6 +206,7 @@ def _of_model(
     path: Path,
     name: str,
     kind: str,
+    *,
     seed: int,
     psi: float | None,
     latent_std: float | None,
@@ -228,8 +222,7 @@ def _of_model(
             f"{name} makes images of {card.width}x{card.height}",
             "Square ones can be evaluated: real images are cut so.",
         )
-    with open(path, "rb") as file:
-        about = {"kind": kind, "digest": f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"}
+    about = {"kind": kind, "digest": f"sha256:{generator.digest}"}
     if card.snapshot_digest:
         about["snapshot_digest"] = card.snapshot_digest
     if kind == "run" or card.recipe:
