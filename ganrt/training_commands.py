@@ -52,6 +52,10 @@ def train(
             "network sees: a name, as in fashion, or PATH.onnx. [sliced Wasserstein, without one]"
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        PathOption(help="Begin with the generator of this run folder or snapshot, of the same recipe and sizes."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command goes on.")] = None,
     mode: Annotated[str | None, typer.Option(help="l (grey) or rgb; what the images are, unless given.")] = None,
     background: Annotated[str, typer.Option(help="The colour behind transparent images, a name or #rrggbb.")] = "white",
@@ -94,6 +98,7 @@ def train(
             seed=seed,
             device=device,
             features=features,
+            start=start,
             minutes=minutes,
             progress=show,
             cancel=cancel,
@@ -107,7 +112,12 @@ def _tick_text(stats: dict[str, Any]) -> str:
 
     losses = [
         f"{letter} {stats[name]:.3f}"
-        for letter, name in (("D", "discriminator_loss"), ("G", "generator_loss"), ("content", "content"))
+        for letter, name in (
+            ("D", "discriminator_loss"),
+            ("G", "generator_loss"),
+            ("energy", "energy"),
+            ("content", "content"),
+        )
         if name in stats
     ]
     told = ""

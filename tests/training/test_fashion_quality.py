@@ -73,17 +73,20 @@ def test_a_generator_of_other_classes_is_refused(
     assert "tiny makes 8x8 images of a, b, c\nExpected those of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", list(fashion_train.GENERATORS))
 def test_one_script_trains_exports_and_measures_what_is_shipped(
-    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fashion_quality, "CONFIDENCE", 0.0)  # what is trained in a second convinces nobody
-    monkeypatch.setattr(fashion_train, "GENERATORS", {"fashion-fast": fashion_train.GENERATORS["fashion-fast"]})
+    monkeypatch.setattr(fashion_train, "GENERATORS", {name: fashion_train.GENERATORS[name]})
     small = (
         "width=2 d_width=2 z_dim=4 batch_size=16 total_kimg=0.032 tick_kimg=0.016 snapshot_kimg=0.016 precision=fp32"
     )
-    words = f"--out {tmp_path} --data {real} --device cpu --limit 120 --seeds 0 --set {small}"
+    refined = small.replace("z_dim=4", "z_dim=12").replace("0.032", "0.048")
+    words = f"--out {tmp_path} --data {real} --device cpu --limit 120 --seeds 0 --set {small} --set-refined {refined}"
     assert fashion_train.main(words.split()) == 0
-    card = read_model(tmp_path / "fashion-fast.onnx").card
-    assert (card.name, card.recipe, card.kimg) == ("fashion-fast", "cgan_projection_28", 0.032)
+    card = read_model(tmp_path / f"{name}.onnx").card
+    kimg, z_dim = (0.048, 12) if name in fashion_train.REFINED else (0.032, 4)
+    assert (card.name, card.recipe, card.kimg, card.z_dim) == (name, "cgan_projection_28", kimg, z_dim)
     assert card.data.startswith("Fashion-MNIST") and card.licence == "Apache-2.0"
-    assert card.quality == json.loads((tmp_path / "fashion-fast.json").read_text())
+    assert card.quality == json.loads((tmp_path / f"{name}.json").read_text())

@@ -139,7 +139,7 @@ def load_generator(path: Path) -> Trained:
         raise TrainingError(f"{path}: {error.message}", error.hint) from None
     with torch.device("meta"):  # shapes only: whatever the settings ask for, nothing is allocated
         generator, _ = recipe.build(recipe, channels, len(names))
-    if wrong := _differences(generator.state_dict(), weights):
+    if wrong := differences(generator.state_dict(), weights):
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise TrainingError(
             f"{path}: not the weights of {recipe.name}'s generator: {'; '.join(wrong[:5])}{more}",
@@ -151,7 +151,9 @@ def load_generator(path: Path) -> Trained:
     return Trained(generator.eval(), recipe, channels, tuple(names), float(kimg), f"sha256:{digest}")
 
 
-def _differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+def differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """How weights differ from those that a network has, by names, kinds and shapes; in words."""
+
     def shown(tensor: Tensor) -> str:
         return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 

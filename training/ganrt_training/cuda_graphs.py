@@ -35,6 +35,7 @@ def fits(recipe: Recipe, team: Crew) -> bool:
         and recipe.optimizer == "adam"
         and recipe.precision != "fp16"  # its scaler looks whether gradients are finite
         and not recipe.path_length
+        and not recipe.energy  # how many images of a class there are
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ganrt_training import crew
 from ganrt_training.data import ImageData
+from ganrt_training.energy import untrained
 from ganrt_training.fold import fold_norms
 from ganrt_training.loop import check_fit
 from ganrt_training.players import make_players
@@ -61,8 +62,10 @@ def describe(recipe: Recipe, data: ImageData, *, device: str = "cpu") -> Describ
     if cuda:
         torch.cuda.reset_peak_memory_stats(team.device)
 
+    distance = untrained(data, team.device) if recipe.energy else None
+
     def step(number: int) -> None:
-        turn = Turn(number, images, y, lambda n: torch.randn(n, recipe.z_dim, device=team.device), 0.9)
+        turn = Turn(number, images, y, lambda n: torch.randn(n, recipe.z_dim, device=team.device), 0.9, energy=distance)
         (recipe.step or adversarial_step)(recipe, players, turn)
         if cuda:
             torch.cuda.synchronize(team.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,7 +21,16 @@ from ganrt_training.step import Turn
 class Feed:
     """Gives each step of a run its turn. ``classes`` is 0 where labels are not used."""
 
-    def __init__(self, recipe: Recipe, data: ImageData, classes: int, seed: int, team: Crew) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        classes: int,
+        seed: int,
+        team: Crew,
+        energy: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self._energy = energy
         self._recipe, self._data, self._seed, self._team = recipe, data, seed, team
         self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
         self._classes = classes
@@ -50,6 +60,7 @@ class Feed:
             augment_p=augment_p,
             augment=lambda x: augment.augment(x, augment_p),
             share=team.share_gradients,
+            energy=self._energy,
         )
 
     def _choice(self, step: int) -> Tensor:

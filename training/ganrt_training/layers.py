@@ -51,6 +51,31 @@ class Verdict(nn.Module):
         return logits if self.embedding is None else logits + (self.embedding(y) * features).sum(dim=1)
 
 
+class LatentNoise(nn.Module):
+    """Adds a latent of its own to each unit: x float [N, units], noise float [N, units] → float [N, units].
+
+    It is ``strength`` times as large as the unit's own deviation, a running mean of what it was in training. So images
+    vary in as many ways as there are units, more than the latents that were mixed into them (StyleGAN adds such noise
+    to maps, Karras et al. 2018, arXiv 1812.04948, section 3.2; here it is part of z, so that z decides the image).
+    """
+
+    deviation: Tensor
+    batches: Tensor
+
+    def __init__(self, units: int, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.register_buffer("deviation", torch.ones(units))
+        self.register_buffer("batches", torch.zeros(()))  # that the deviation was learnt from
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.batches += 1
+                self.deviation.lerp_(x.float().std(dim=0, unbiased=False), (1 / self.batches).clamp(min=0.01))
+        return x + self.strength * self.deviation * noise
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch normalisation whose scale and shift are chosen by the label (Dumoulin et al. 2017, arXiv 1610.07629).
 

@@ -19,11 +19,19 @@ from ganrt.errors import Cancelled, StorageError, TrainingError, UsageError
 from ganrt.files import storage_error
 from ganrt.shards import require
 from ganrt_training import augment, crew, cuda_graphs, run_folder
-from ganrt_training.checkpoint import load_checkpoint, save_checkpoint, save_snapshot
+from ganrt_training.checkpoint import (
+    Trained,
+    find_snapshot,
+    load_checkpoint,
+    load_generator,
+    save_checkpoint,
+    save_snapshot,
+)
 from ganrt_training.cuda_graphs import GraphedStep
 from ganrt_training.data import ImageData, digest
+from ganrt_training.energy import LEAST_SIDE, energy_of
 from ganrt_training.feeding import Feed
-from ganrt_training.players import make_players, restore, set_rates, state_of
+from ganrt_training.players import make_players, restore, set_rates, state_of, take_over
 from ganrt_training.recipe import Recipe
 from ganrt_training.report import KEPT, write_report
 from ganrt_training.showing import SEEN, Eye
@@ -46,6 +54,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     features: str | FeatureNetwork | None = None,
+    start: Path | None = None,
     minutes: float | None = None,
     progress: Callable[[Stats], None] | None = None,
     cancel: threading.Event | None = None,
@@ -59,24 +68,26 @@ def train(
     resumed where it stood; in one process on a CPU the weights then come out as those of an uninterrupted run. Started
     by torchrun, all processes share each batch. The quality, by which the best snapshot is chosen, is the sliced
     Wasserstein distance to real images; with ``features``, a network or what :func:`open_network` takes, the Fréchet
-    distance of what it sees in 2,000 images of each. ``progress`` gets each tick's statistics, ``cancel`` ends the run
+    distance of what it sees in 2,000 images of each. ``start``, a snapshot or a run folder, is where the generator's
+    weights begin, those of the recipe's own kind. ``progress`` gets each tick's statistics, ``cancel`` ends the run
     when it is set; ``clock`` is what ``minutes`` are measured by. PyTorch's global random state is left as it was.
 
     Raises UsageError and DeviceUnavailable for the device, what :func:`open_network` raises, TrainingError when the
-    data does not fit the recipe, when the folder holds another run or one is training in it, and when a loss stops
-    being finite (the last checkpoint and snapshots stay); StorageError, StorageFull, Cancelled.
+    data or the start does not fit the recipe, when the folder holds another run or one is training in it, and when a
+    loss stops being finite (the last checkpoint and snapshots stay); StorageError, StorageFull, Cancelled.
     """
     require("seed", seed, 0, (1 << 63) - 1)
     team = crew.join(device)
     check_fit(recipe, data, team.size)
     network = None if features is None else _network(features, recipe, device)
-    about = _about(recipe, data, seed, network)
+    begin = None if start is None else load_generator(find_snapshot(start))
+    about = _about(recipe, data, seed, network, begin)
     try:
         with (
             run_folder.claimed(run_dir, about, write=team.rank == 0),
             torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []),
         ):
-            _train(_Run(recipe, data, run_dir, seed, about, team, clock, network), minutes, progress, cancel)
+            _train(_Run(recipe, data, run_dir, seed, about, team, clock, network, begin), minutes, progress, cancel)
     except BrokenPipeError:  # whoever is told of the progress has gone
         raise
     except (OSError, StorageError) as error:
@@ -123,7 +134,9 @@ def _network(features: str | FeatureNetwork, recipe: Recipe, device: str) -> Fea
     return open_network(features, device=device)
 
 
-def _about(recipe: Recipe, data: ImageData, seed: int, network: FeatureNetwork | None) -> dict[str, Any]:
+def _about(
+    recipe: Recipe, data: ImageData, seed: int, network: FeatureNetwork | None, begin: Trained | None
+) -> dict[str, Any]:
     """What decides a run."""
     about = {
         "recipe": recipe.settings(),
@@ -137,6 +150,8 @@ def _about(recipe: Recipe, data: ImageData, seed: int, network: FeatureNetwork |
     if network is not None:  # without one as it was before there were any: older runs go on
         told = {key: value for key, value in network.about.items() if key != "classifier"}
         about["features"] = {"distance": "Fréchet", "images": min(SEEN, len(data)), **told}
+    if begin is not None:
+        about["start"] = {"snapshot_digest": begin.digest, "kimg": begin.kimg}
     return about
 
 
@@ -163,11 +178,14 @@ class _Run:
         team: crew.Crew,
         clock: Callable[[], float],
         network: FeatureNetwork | None,
+        begin: Trained | None,
     ) -> None:
         self.recipe, self.run_dir, self.about, self.team, self.clock = recipe, run_dir, about, team, clock
         names = data.class_names if recipe.conditional else ()
         torch.manual_seed(seed)
         self.players: Players = make_players(recipe, data.images.shape[3], len(names), team.device)
+        if begin is not None:
+            take_over(self.players, begin, recipe.z_dim)
         self.standing, self.ticks = _Standing(), list[Stats]()
         if (run_dir / run_folder.CHECKPOINT).is_file():
             checkpoint = run_dir / run_folder.CHECKPOINT
@@ -180,7 +198,8 @@ class _Run:
         self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))
         self.snapshot_ticks = max(1, round(recipe.snapshot_kimg / recipe.tick_kimg))
         self.varied = recipe.augment == "on" or (recipe.augment == "auto" and len(data) < augment.FEW)
-        self.feed = Feed(recipe, data, len(names), seed, team)
+        energy = energy_of(data, run_dir, seed, team) if recipe.energy else None
+        self.feed = Feed(recipe, data, len(names), seed, team, energy)
         self.eye = Eye(recipe, data, len(names), seed, team.device, network) if team.rank == 0 else None
         self.means = _Means(team.device)
         self.graphed = GraphedStep(recipe, self.players) if cuda_graphs.fits(recipe, team) else None
@@ -307,6 +326,19 @@ def check_fit(recipe: Recipe, data: ImageData, processes: int) -> None:
         raise TrainingError(
             f"a batch of {recipe.batch_size} for {processes} processes in {recipe.accumulate} parts each",
             "Set a batch_size that they divide.",
+        )
+    own = type(recipe).adversarial != Recipe.adversarial  # a weight in the recipe's own step
+    if recipe.step is not None and (recipe.energy or (recipe.adversarial != 1 and not own)):
+        raise TrainingError(
+            f"recipe {recipe.name}: adversarial={recipe.adversarial:g} energy={recipe.energy:g}",
+            "It has losses of its own: leave these as they are.",
+        )
+    if recipe.energy and not (recipe.conditional and data.class_names and recipe.image_size >= LEAST_SIDE):
+        kind = f"{len(data.class_names)} classes, {size}x{size}, conditional={str(recipe.conditional).lower()}"
+        raise TrainingError(
+            f"energy={recipe.energy:g} for images of {kind}",
+            f"It is a distance within classes: images with classes, of {LEAST_SIDE}x{LEAST_SIDE} up, and a conditional "
+            "recipe are needed. Leave energy at 0.",
         )
     if not (domains := recipe.translation.domains if recipe.translation else 0):
         return

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from ganrt.errors import TrainingError, UsageError
+from ganrt_training.checkpoint import Trained, differences
 from ganrt_training.readers.source import shown
 from ganrt_training.recipe import Recipe
 from ganrt_training.step import Players
+
+_MEASURED = 1000  # images
 
 
 def make_players(recipe: Recipe, channels: int, classes: int, device: torch.device) -> Players:
@@ -32,6 +35,28 @@ def make_players(recipe: Recipe, channels: int, classes: int, device: torch.devi
         _optimizer(recipe, discriminator, recipe.lr_discriminator),
         torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16"),
     )
+
+
+def take_over(players: Players, begin: Trained, z_dim: int) -> None:
+    """Begins with the weights of a trained generator. Raises TrainingError when it is of another kind.
+
+    What the new one measures of itself in training, and the other has not (``noise``), is measured at once.
+    """
+    generator, weights = players.generator, begin.generator.state_dict()
+    missing = [name for name, _ in generator.named_buffers() if name not in weights]
+    if wrong := differences({k: v for k, v in generator.state_dict().items() if k not in missing}, weights):
+        raise TrainingError(
+            f"the generator to start from, a {begin.recipe.name}, is of another kind: {'; '.join(wrong[:3])}",
+            "Give the settings that its run had: they are in that run's recipe.json.",
+        )
+    generator.load_state_dict(weights, strict=False)
+    if missing:
+        device, classes = next(generator.parameters()).device, len(begin.class_names)
+        y = torch.arange(_MEASURED, device=device) % classes if classes else None
+        with torch.no_grad():
+            generator(torch.randn(_MEASURED, z_dim, device=device), y)
+        generator.load_state_dict(weights, strict=False)  # batch norms have seen another batch
+    players.averaged.load_state_dict(generator.state_dict())
 
 
 def _optimizer(recipe: Recipe, network: nn.Module, rate: float) -> torch.optim.Optimizer:

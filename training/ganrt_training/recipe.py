@@ -75,6 +75,8 @@ class Recipe:
     total_kimg: float = 1000.0  # thousands of real images shown
     loss: str = "non_saturating"  # a key of losses.LOSSES
     label_smoothing: float = 0.0  # one-sided: real images' target is 1 less this
+    adversarial: float = 1.0  # weight of the loss in the generator's step; at 0 the discriminator stands still
+    energy: float = 0.0  # weight of the energy distance to real images of the class (energy.py)
     d_steps: int = 1  # steps of the discriminator for one of the generator
     optimizer: str = "adam"  # or rmsprop
     lr_generator: float = 2e-4
@@ -118,6 +120,10 @@ class Recipe:
             raise UsageError(
                 f"recipe {self.name}: a batch_size of {self.batch_size} in {self.accumulate} parts",
                 "Expected accumulate to divide batch_size.",
+            )
+        if self.step is None and not (self.adversarial or self.energy):
+            raise UsageError(
+                f"recipe {self.name}: adversarial and energy are both 0", "Expected one of them to teach the generator."
             )
         find_loss(self.loss, self.label_smoothing)
 
@@ -175,6 +181,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("accumulate", 1, 1 << 20),
     ("total_kimg", 0.001, 1e9),
     ("label_smoothing", 0, 0.5),
+    ("adversarial", 0, 1e6),
+    ("energy", 0, 1e6),
     ("d_steps", 1, 1000),
     ("lr_generator", 0, 10),
     ("lr_discriminator", 0, 10),

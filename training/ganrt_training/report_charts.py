@@ -39,6 +39,13 @@ _KINDS = (
         guides=((0.5, "50 %: guessing"),),
     ),
     _Kind(
+        "Energy distance",
+        "From generated to real images of the same class, in what a small classifier sees, times the recipe's weight. "
+        "It does not reach zero: real images are apart from each other too.",
+        {"energy": "energy"},
+        "distance",
+    ),
+    _Kind(
         "Quality",
         "Distance between generated and real images, of the averaged generator: sliced Wasserstein, or for "
         "super-resolution the error in grey levels. Lower is better.",

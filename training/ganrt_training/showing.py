@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,7 +68,10 @@ class Eye:
         recipe = self._recipe
         if recipe.translation:
             return self._look_at_translation(averaged)
-        model = ema.standing_statistics(averaged, recipe.z_dim, self._classes)
+        if recipe.adversarial:
+            model = ema.standing_statistics(averaged, recipe.z_dim, self._classes)
+        else:  # batch norms keep what they began with
+            model = copy.deepcopy(averaged).eval()
         z = self._latents(len(self._reals), self._seed + 2)
         y = self._labels if self._classes else None
         fakes = self._made(model, z, y)

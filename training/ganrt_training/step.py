@@ -33,7 +33,8 @@ class Turn:
 
     ``images`` float [N, C, H, W] in [-1, 1] and ``y`` int64 [N], or None without classes, are this process's share of
     the batch; ``draw_z(count)`` gives latents float [count, z_dim]; ``augment`` varies what the discriminator sees,
-    with probability ``augment_p``; ``share`` averages the gradients of a network over all processes.
+    with probability ``augment_p``; ``share`` averages the gradients of a network over all processes; ``energy`` is the
+    distance of images from real ones of their classes, where the recipe asks for it.
     """
 
     number: int  # of steps done before
@@ -44,6 +45,7 @@ class Turn:
     augment_p: float = 0.0
     augment: Callable[[Tensor], Tensor] = field(default=lambda images: images)
     share: Callable[[nn.Module], None] = field(default=lambda network: None)
+    energy: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def parts(self, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The batch in ``count`` parts; each has every ``count``-th image, so that classes stay spread as they are."""
@@ -55,10 +57,11 @@ def adversarial_step(recipe: Recipe, players: Players, turn: Turn) -> dict[str, 
     """Updates the discriminator and, every ``d_steps``-th time, the generator and its average.
 
     Fakes wear the labels of the reals. Returns scalars: losses and penalties, and the shares of reals and fakes that
-    the discriminator tells rightly.
+    the discriminator tells rightly. Without ``adversarial`` only the generator is updated; its batch norms then keep
+    the statistics they began with.
     """
-    figures = discriminator_step(recipe, players, turn)
-    if (turn.number + 1) % recipe.d_steps == 0:
+    figures = discriminator_step(recipe, players, turn) if recipe.adversarial else {}
+    if not recipe.adversarial or (turn.number + 1) % recipe.d_steps == 0:
         figures |= generator_step(recipe, players, turn)
         ema.update(players.averaged, players.generator, turn.ema_decay)
     return figures
@@ -110,17 +113,24 @@ def generator_step(recipe: Recipe, players: Players, turn: Turn) -> dict[str, Te
     generator_turn = turn.number // recipe.d_steps
     stretch = penalties.due(recipe.path_length, recipe.path_length_interval, generator_turn)
     figures: dict[str, Tensor] = {}
+    if not recipe.adversarial:
+        players.generator.eval()
     players.discriminator.requires_grad_(False)
     players.generator_optimizer.zero_grad(set_to_none=True)
     for images, y in turn.parts(recipe.accumulate):
+        terms: dict[str, Tensor] = {}
         with autocast(recipe, images):
             fakes = players.generator(turn.draw_z(len(images)), y)
-            fake_logits = players.discriminator(turn.augment(fakes), y).float()
-            with torch.no_grad():
-                real_logits = (
-                    players.discriminator(turn.augment(images), y).float() if loss.needs_reals else fake_logits
-                )
-        terms = {"generator_loss": loss.generator(real_logits, fake_logits)}
+        if recipe.adversarial:
+            with autocast(recipe, images):
+                fake_logits = players.discriminator(turn.augment(fakes), y).float()
+                with torch.no_grad():
+                    real_logits = (
+                        players.discriminator(turn.augment(images), y).float() if loss.needs_reals else fake_logits
+                    )
+            terms["generator_loss"] = recipe.adversarial * loss.generator(real_logits, fake_logits)
+        if turn.energy is not None and y is not None:
+            terms["energy"] = recipe.energy * turn.energy(fakes.float(), y)
         if recipe.orthogonal:
             terms["orthogonal"] = penalties.orthogonal(players.generator, recipe.orthogonal)
         if stretch:

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ganrt.errors import UsageError
 from ganrt_training.gans import dcgan
-from ganrt_training.layers import ConditionalBatchNorm2d, LabelledLatent, Verdict, group_deviation
+from ganrt_training.layers import ConditionalBatchNorm2d, LabelledLatent, LatentNoise, Verdict, group_deviation
 from ganrt_training.recipe import Recipe
 
 
@@ -39,13 +39,19 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """z float [N, z_dim], y int64 [N] → images float [N, channels, size, size] in [-1, 1]."""
 
-    def __init__(self, size: int, z_dim: int, width: int, channels: int, classes: int, blocks: int = 0) -> None:
+    def __init__(
+        self, size: int, z_dim: int, width: int, channels: int, classes: int, blocks: int = 0, noise: float = 0.0
+    ) -> None:
         super().__init__()
         self.first_size = size // 4
         self.first_channels = 4 * width
+        if noise:  # a third of the latents is mixed, the others are added to what comes of it
+            z_dim //= 3
+        self.mixed = z_dim
         # Batch norm by class only scales channels; without this all classes would share one set of shapes.
         self.latent = LabelledLatent(z_dim, classes)
         self.mix = nn.Linear(self.latent.features, 2 * z_dim)
+        self.noise = LatentNoise(2 * z_dim, noise) if noise else None
         self.dense = nn.Linear(2 * z_dim, self.first_channels * self.first_size**2)
         self.norm0 = ConditionalBatchNorm2d(4 * width, classes)
         self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False)
@@ -57,7 +63,9 @@ class Generator(nn.Module):
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = F.leaky_relu(self.mix(self.latent(z, y)), 0.2)
+        x = F.leaky_relu(self.mix(self.latent(z[:, : self.mixed], y)), 0.2)
+        if self.noise is not None:
+            x = self.noise(x, z[:, self.mixed :])
         x = self.dense(x).view(-1, self.first_channels, self.first_size, self.first_size)
         x = F.relu(self.norm0(x, y))
         x = self.up1(x)
@@ -127,18 +135,24 @@ def _build(recipe: Recipe, channels: int, classes: int) -> tuple[nn.Module, nn.M
 class ProjectionRecipe(Recipe):
     """A recipe with the projection GAN's own settings."""
 
-    bounds = (("d_width", 0, 1 << 14), ("blocks", 0, 64))
+    bounds = (("d_width", 0, 1 << 14), ("blocks", 0, 64), ("noise", 0, 100))
 
     d_width: int = 0  # the discriminator's; 0: as the generator's
     blocks: int = 0  # more convolutions in the generator, at half and at full size
+    noise: float = 0.0  # two thirds of the latents are added to the hidden units, so strong beside their own deviation
 
 
 def _build_projection(recipe: ProjectionRecipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
     size = recipe.image_size
     if size % 4:
         raise UsageError(f"recipe {recipe.name}: image_size is {size}", "Expected a multiple of 4.")
+    if recipe.noise and recipe.z_dim % 3:
+        raise UsageError(
+            f"recipe {recipe.name}: z_dim is {recipe.z_dim} with noise={recipe.noise:g}",
+            "Expected a multiple of 3: a third is mixed, two thirds are noise.",
+        )
     return (
-        Generator(size, recipe.z_dim, recipe.width, channels, classes, recipe.blocks),
+        Generator(size, recipe.z_dim, recipe.width, channels, classes, recipe.blocks, recipe.noise),
         Discriminator(size, recipe.d_width or recipe.width, channels, classes),
     )
 
