@@ -93,9 +93,16 @@ def test_a_class_without_images_and_classes_of_one_do_no_harm() -> None:
     assert torch.isfinite(value)
 
 
+@pytest.mark.parametrize(("count", "classes"), [(64, 2), (63, 1), (33, 1), (8, 1), (200, 2)])
+def test_images_that_are_made_to_be_compared_are_of_few_classes(energy: Energy, count: int, classes: int) -> None:
+    found = [energy.labels(count) for _ in range(20)]
+    assert all(len(y) == count and len(set(y.tolist())) == classes for y in found)
+    assert {label for y in found for label in y.tolist()} == {0, 1}
+
+
 def test_a_run_learns_by_it_alone_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
-    recipe = quick_recipe(*ENERGY, "noise=0.5", "z_dim=6")
+    recipe = quick_recipe(*ENERGY, "noise=0.5", "z_dim=10")
     train(recipe, quick_data(), whole)
     for _ in range(4):
         train(recipe, quick_data(), run, minutes=0)
@@ -159,23 +166,23 @@ def test_noise_is_added_to_a_generator_that_was_trained_without(tmp_path: Path) 
     """Its images are the old ones where the noise is zero, and the noise is in proportion to the hidden units."""
     first = train(quick_recipe("cgan_projection_28"), quick_data(), tmp_path / "first")
     old: Any = load_generator(first / "best.safetensors").generator
-    settings = ("noise=0.5", "z_dim=12", "lr_generator=0", "total_kimg=0.016")
+    settings = ("noise=0.5", "z_dim=16", "lr_generator=0", "total_kimg=0.016")
     run = train(quick_recipe(*ENERGY, *settings), quick_data(), tmp_path / "run", start=first)
     new: Any = load_generator(run / "best.safetensors").generator
     z, y = torch.randn(64, 4), torch.arange(64) % 2
     with torch.no_grad():
-        torch.testing.assert_close(new(torch.cat([z, torch.zeros(64, 8)], dim=1), y), old(z, y))
-        assert not torch.allclose(new(torch.cat([z, torch.ones(64, 8)], dim=1), y), old(z, y))
+        torch.testing.assert_close(new(torch.cat([z, torch.zeros(64, 12)], dim=1), y), old(z, y))
+        assert not torch.allclose(new(torch.cat([z, torch.ones(64, 12)], dim=1), y), old(z, y))
         hidden = torch.nn.functional.leaky_relu(old.mix(old.latent(torch.randn(4000, 4), torch.arange(4000) % 2)), 0.2)
-    torch.testing.assert_close(new.noise.deviation, hidden.std(dim=0), rtol=0.15, atol=0)
+    torch.testing.assert_close(new.noise0.deviation, hidden.std(dim=0), rtol=0.15, atol=0)
 
     export_run(run, tmp_path / "noisy.onnx")
     generator = ganrt.load(str(tmp_path / "noisy.onnx"), "cpu")
-    assert generator.card.z_dim == 12
-    z12 = np.zeros((2, 12), np.float32)
-    z12[1, 11] = 3
-    images = generator(z12, np.zeros(2, np.int64))
-    assert (images[0] != images[1]).any()
+    assert generator.card.z_dim == 16
+    latents = np.zeros((3, 16), np.float32)
+    latents[1, 11], latents[2, 15] = 9, 9  # the last of the hidden units', the last of the channels'
+    images = generator(latents, np.zeros(3, np.int64))
+    assert (images[0] != images[1]).any() and (images[0] != images[2]).any() and (images[1] != images[2]).any()
 
 
 def test_noise_is_as_strong_as_is_said() -> None:
@@ -187,6 +194,13 @@ def test_noise_is_as_strong_as_is_said() -> None:
     before = layer.deviation.clone()
     layer(x * 2, torch.zeros(20_000, 3))
     assert torch.equal(before, layer.deviation)
+
+    maps = torch.randn(500, 3, 4, 4) * torch.tensor([1.0, 10.0, 0.0])[:, None, None]
+    layer = LatentNoise(3, 0.5)
+    layer(maps, torch.zeros(500, 3))
+    added = layer.eval()(maps, torch.ones(500, 3)) - maps
+    torch.testing.assert_close(added[0, :, 0, 0], torch.tensor([0.5, 5.0, 0.0]), rtol=0.05, atol=1e-4)
+    torch.testing.assert_close(added, added[:1, :, :1, :1].expand_as(added), rtol=1e-3, atol=1e-4)
 
 
 def test_images_of_another_run_are_not_compared_with(tmp_path: Path) -> None:
@@ -214,7 +228,7 @@ def test_what_a_step_would_cost_is_told_without_training_the_classifier(monkeypa
         (("cyclegan_64", "energy=1"), "adversarial=1 energy=1\nIt has losses of its own"),
         (("srgan_x2", "energy=1"), "energy=1\nIt has losses of its own"),
         (("cyclegan_64", "adversarial=2"), "adversarial=2 energy=0\nIt has losses of its own"),
-        (("cgan_projection_28", "noise=0.5", "z_dim=5"), "z_dim is 5 with noise=0.5\nExpected a multiple of 3"),
+        (("cgan_projection_28", "noise=0.5", "z_dim=5"), "z_dim is 5 with noise=0.5\nExpected 4 .* 196 for 64"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -26,14 +26,16 @@ from ganrt_training.run_folder import to_float
 
 logger = logging.getLogger("ganrt.training")
 
-# Small: they are trained in minutes and looked through in every step. Two, since what looks right to one alone is not
-# always what looks right.
+# Small: they are trained in minutes and looked through in every step. Several, since what looks right to one alone need
+# not look right to another.
 PROTOCOLS = (
     metrics.Protocol(widths=(16, 32, 64), hidden=128, epochs=8, precision="fp32"),
     metrics.Protocol(widths=(24, 48, 96), hidden=192, epochs=10, seed=12),
+    metrics.Protocol(seed=1, precision="fp32"),
 )
 CLASSIFIER = "classifier-{}.safetensors"  # in the run's folder
 LEAST_SIDE = 8  # pixels, for the classifiers
+TOGETHER = 32  # generated images of a class, where they are made for this alone
 REFERENCES = 1000  # real images of a class that the generated ones of a step are held against
 MOST = 60_000  # real images that these are drawn from
 _MAPS, _PIXELS = 3, 14  # the last convolution's maps, and images, are averaged down to these sides, at most
@@ -52,6 +54,7 @@ class Energy:
     """
 
     def __init__(self, classifiers: Sequence[nn.Module], data: ImageData, device: torch.device, seed: int = 0) -> None:
+        self._device = device
         self._parts = [_halves(classifier.requires_grad_(False)) for classifier in classifiers]
         chosen = torch.arange(len(data))
         if len(data) > MOST:
@@ -77,6 +80,12 @@ class Energy:
             if len(mine) > 1:
                 terms += [kind.distance(look[mine]) for look, kind in zip(looks, kinds, strict=False)]
         return torch.stack(terms).mean() if terms else fakes.sum() * 0
+
+    def labels(self, count: int) -> Tensor:
+        """Labels int64 [``count``] for images that are made only to be compared: few classes, with many images each."""
+        wanted = max(1, min(len(self._classes), count // TOGETHER))
+        chosen = torch.randperm(len(self._classes), device=self._device)[:wanted]
+        return chosen.repeat_interleave(-(-count // wanted))[:count]
 
     def _look(self, images: Tensor) -> list[Tensor]:
         looks = [_small(images, _PIXELS)]

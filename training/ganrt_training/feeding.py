@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from ganrt_training import augment
 from ganrt_training.crew import Crew
 from ganrt_training.data import ImageData, balanced_order, epoch_order
+from ganrt_training.energy import Energy
 from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import to_float
 from ganrt_training.step import Turn
@@ -28,7 +28,7 @@ class Feed:
         classes: int,
         seed: int,
         team: Crew,
-        energy: Callable[[Tensor, Tensor], Tensor] | None = None,
+        energy: Energy | None = None,
     ) -> None:
         self._energy = energy
         self._recipe, self._data, self._seed, self._team = recipe, data, seed, team

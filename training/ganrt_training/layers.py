@@ -52,11 +52,12 @@ class Verdict(nn.Module):
 
 
 class LatentNoise(nn.Module):
-    """Adds a latent of its own to each unit: x float [N, units], noise float [N, units] → float [N, units].
+    """Adds a latent of its own to each unit or channel: x float [N, C] or [N, C, H, W], noise float [N, C] → as x.
 
-    It is ``strength`` times as large as the unit's own deviation, a running mean of what it was in training. So images
-    vary in as many ways as there are units, more than the latents that were mixed into them (StyleGAN adds such noise
-    to maps, Karras et al. 2018, arXiv 1812.04948, section 3.2; here it is part of z, so that z decides the image).
+    It is ``strength`` times as large as the unit's or channel's own deviation, a running mean of what it was in
+    training; over a map it is the same everywhere. So images vary in as many ways as there are units, more than the
+    latents that were mixed into them. (StyleGAN adds noise to maps, Karras et al. 2018, arXiv 1812.04948, section 3.2;
+    here it is part of z, so that z decides the image.)
     """
 
     deviation: Tensor
@@ -72,8 +73,10 @@ class LatentNoise(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.batches += 1
-                self.deviation.lerp_(x.float().std(dim=0, unbiased=False), (1 / self.batches).clamp(min=0.01))
-        return x + self.strength * self.deviation * noise
+                now = x.float().std(dim=[d for d in range(x.ndim) if d != 1], unbiased=False)
+                self.deviation.lerp_(now, (1 / self.batches).clamp(min=0.01))
+        added = self.strength * self.deviation * noise
+        return x + added.reshape(*added.shape, *[1] * (x.ndim - 2))
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from ganrt_training import ema, penalties
 from ganrt_training.losses import find_loss, told_rightly
 from ganrt_training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ganrt_training.energy import Energy
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Turn:
     augment_p: float = 0.0
     augment: Callable[[Tensor], Tensor] = field(default=lambda images: images)
     share: Callable[[nn.Module], None] = field(default=lambda network: None)
-    energy: Callable[[Tensor, Tensor], Tensor] | None = None
+    energy: Energy | None = None
 
     def parts(self, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The batch in ``count`` parts; each has every ``count``-th image, so that classes stay spread as they are."""
@@ -119,6 +123,8 @@ def generator_step(recipe: Recipe, players: Players, turn: Turn) -> dict[str, Te
     players.generator_optimizer.zero_grad(set_to_none=True)
     for images, y in turn.parts(recipe.accumulate):
         terms: dict[str, Tensor] = {}
+        if turn.energy is not None and not recipe.adversarial:
+            y = turn.energy.labels(len(images))
         with autocast(recipe, images):
             fakes = players.generator(turn.draw_z(len(images)), y)
         if recipe.adversarial:

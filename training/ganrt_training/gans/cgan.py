@@ -23,6 +23,8 @@ from ganrt_training.gans import dcgan
 from ganrt_training.layers import ConditionalBatchNorm2d, LabelledLatent, LatentNoise, Verdict, group_deviation
 from ganrt_training.recipe import Recipe
 
+_ON_MAPS = 0.2  # of the noise's strength, which is that in hidden units
+
 
 class Block(nn.Module):
     """Features and what a convolution adds to them. float [N, C, H, W], y int64 [N] → float [N, C, H, W]."""
@@ -45,13 +47,14 @@ class Generator(nn.Module):
         super().__init__()
         self.first_size = size // 4
         self.first_channels = 4 * width
-        if noise:  # a third of the latents is mixed, the others are added to what comes of it
-            z_dim //= 3
+        if noise:  # the others are added to what comes of them: one to each hidden unit, one to each channel after up1
+            z_dim = (z_dim - 2 * width) // 3
         self.mixed = z_dim
         # Batch norm by class only scales channels; without this all classes would share one set of shapes.
         self.latent = LabelledLatent(z_dim, classes)
         self.mix = nn.Linear(self.latent.features, 2 * z_dim)
-        self.noise = LatentNoise(2 * z_dim, noise) if noise else None
+        self.noise0 = LatentNoise(2 * z_dim, noise) if noise else None
+        self.noise1 = LatentNoise(2 * width, _ON_MAPS * noise) if noise else None
         self.dense = nn.Linear(2 * z_dim, self.first_channels * self.first_size**2)
         self.norm0 = ConditionalBatchNorm2d(4 * width, classes)
         self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False)
@@ -64,11 +67,13 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = F.leaky_relu(self.mix(self.latent(z[:, : self.mixed], y)), 0.2)
-        if self.noise is not None:
-            x = self.noise(x, z[:, self.mixed :])
+        if self.noise0 is not None:
+            x = self.noise0(x, z[:, self.mixed : 3 * self.mixed])
         x = self.dense(x).view(-1, self.first_channels, self.first_size, self.first_size)
         x = F.relu(self.norm0(x, y))
         x = self.up1(x)
+        if self.noise1 is not None:
+            x = self.noise1(x, z[:, 3 * self.mixed :])
         for block in self.blocks1:
             x = block(x, y)
         x = self.up2(F.relu(self.norm1(x, y)))
@@ -139,17 +144,18 @@ class ProjectionRecipe(Recipe):
 
     d_width: int = 0  # the discriminator's; 0: as the generator's
     blocks: int = 0  # more convolutions in the generator, at half and at full size
-    noise: float = 0.0  # two thirds of the latents are added to the hidden units, so strong beside their own deviation
+    noise: float = 0.0  # latents of their own for hidden units and channels, so strong beside their own deviation
 
 
 def _build_projection(recipe: ProjectionRecipe, channels: int, classes: int) -> tuple[nn.Module, nn.Module]:
     size = recipe.image_size
     if size % 4:
         raise UsageError(f"recipe {recipe.name}: image_size is {size}", "Expected a multiple of 4.")
-    if recipe.noise and recipe.z_dim % 3:
+    if recipe.noise and ((mixed := recipe.z_dim - 2 * recipe.width) < 3 or mixed % 3):
         raise UsageError(
             f"recipe {recipe.name}: z_dim is {recipe.z_dim} with noise={recipe.noise:g}",
-            "Expected a multiple of 3: a third is mixed, two thirds are noise.",
+            f"Expected {2 * recipe.width} (two for each of width={recipe.width}) and three times the latents that are "
+            f"mixed: {3 * 64 + 2 * recipe.width} for 64.",
         )
     return (
         Generator(size, recipe.z_dim, recipe.width, channels, classes, recipe.blocks, recipe.noise),
