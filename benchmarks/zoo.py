@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -32,7 +34,7 @@ import ganrt
 from benchmarks import rounds, zoo_table
 from benchmarks.fashion_quality import DATA, epoch_told, tell
 from ganrt.encode import resize
-from ganrt.errors import GanrtError, TrainingError, UsageError
+from ganrt.errors import Cancelled, GanrtError, TrainingError, UsageError
 from ganrt_training import metrics, run_folder
 from ganrt_training.checkpoint import Trained, find_snapshot, load_generator, load_snapshot
 from ganrt_training.data import ImageData, read_images, read_mnist_family
@@ -69,11 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("judge", parents=[shared], help="trains the classifier that judges")
-    row = commands.add_parser("row", parents=[shared], help="trains a recipe, exports it, measures it")
+    run = argparse.ArgumentParser(add_help=False, parents=[shared])
+    run.add_argument("--quick", action="store_true", help="without the accuracy score, which takes minutes")
+    row = commands.add_parser("row", parents=[run], help="trains a recipe, exports it, measures it")
     row.add_argument("recipe", help="its name; key=value settings may follow anywhere")
     row.add_argument("--run-dir", type=Path, help=f"[{RUNS}/RECIPE]")
     row.add_argument("--minutes", type=float, default=MINUTES, help="of processor time")
-    row.add_argument("--quick", action="store_true", help="without the accuracy score, which takes minutes")
+    again = commands.add_parser("again", parents=[run], help="trains a row's recipe once more, with another seed")
+    again.add_argument("recipe", help="its name; settings and length are those of its row")
+    again.add_argument("--run-dir", type=Path, help=f"[{RUNS}/RECIPE-seedSEED]")
+    again.add_argument("--seed", type=int, default=1, help="not 0, which is the row's")
     speed = commands.add_parser("speed", parents=[shared], help="measures all rows' generators side by side")
     speed.add_argument("--runs", type=Path, default=RUNS, help="folder of the run folders")
     speed.add_argument("--rounds", type=int, default=ROUNDS)
@@ -88,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.what == "row":
             _row(options, settings)
         else:
-            {"judge": _judge, "speed": _speed, "table": _table}[options.what](options)
+            {"judge": _judge, "again": _again, "speed": _speed, "table": _table}[options.what](options)
     except GanrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -141,27 +148,15 @@ def _row(options: argparse.Namespace, settings: list[str]) -> None:
         raise UsageError(f"recipe {recipe.name} makes images from images", "Name one that makes them from latents.")
     run_dir = options.run_dir or RUNS / recipe.name
     judge, digest = _load_judge(options)
-    _train(recipe, run_dir, options)
+    _train(recipe, run_dir, options, minutes=options.minutes)
 
     trained = load_generator(find_snapshot(run_dir))
-    path = run_dir / f"{recipe.name}.onnx"
-    card = export_run(run_dir, path, overwrite=True)[path]
-    generator = ganrt.load(str(path), device="cpu", threads=options.threads)
+    generator = _exported(recipe, run_dir, options)
     _, discriminator = recipe.build(recipe, trained.channels, len(trained.class_names))
-    ticks = _ticks(run_dir)
     row = {
         "recipe": recipe.name,
         "command": "python -m benchmarks.zoo " + _words(options, "row", recipe.name, *settings),
-        "run": {
-            "cpu_seconds": round(ticks[-1]["seconds"], 1),
-            "threads": options.threads,
-            "steps": ticks[-1]["step"],
-            "kimg": ticks[-1]["kimg"],
-            "images_per_second": round(_training_speed(ticks), 1),
-        }
-        | {name: ticks[-1][name] for name in _WATCHED},
-        "snapshot": {"digest": card.snapshot_digest, "kimg": card.kimg}
-        | next({name: tick[name] for name in _WATCHED} for tick in ticks if tick["kimg"] == card.kimg),
+        **_course(_ticks(run_dir), generator, options),
         "generator": {
             "image_size": recipe.image_size,
             "parameters": parameters_of(trained.generator),
@@ -179,25 +174,96 @@ def _row(options: argparse.Namespace, settings: list[str]) -> None:
     _draw(options.out / f"{recipe.name}.png", generator)
 
 
-def _train(recipe: Recipe, run_dir: Path, options: argparse.Namespace) -> None:
-    """Trains for what is left of the minutes. Raises TrainingError when the folder holds a run of other settings."""
-    seconds = options.minutes * 60
+def _again(options: argparse.Namespace) -> None:
+    """A second run of a row, of as many images: its figures go beside the row's."""
+    path = options.out / f"{options.recipe}.json"
+    row = zoo_table.read_rows(options.out).get(options.recipe)
+    if row is None or options.recipe == zoo_table.REAL:
+        raise UsageError(f"{options.out} has no row {options.recipe!r}", "python -m benchmarks.zoo row makes it.")
+    if options.seed == 0:
+        raise UsageError("seed 0 is the row's own", "Name another.")
+    judge, digest = _load_judge(options)
+    if digest != row["judge"]["digest"]:
+        raise TrainingError(f"{path}: another classifier judged the row", f"Measure row {options.recipe} anew.")
+    recipe = find_recipe(options.recipe).with_overrides([word for word in row["command"].split() if "=" in word])
+    run_dir = options.run_dir or RUNS / f"{recipe.name}-seed{options.seed}"
+    _train(recipe, run_dir, options, kimg=row["run"]["kimg"], seed=options.seed)
+
+    generator = _exported(recipe, run_dir, options)
+    again = {"seed": options.seed, **_course(_ticks(run_dir), generator, options)}
+    again |= _measured(generator, judge, options)
+    _write(path, row | {"again": again | {"machine": _machine(options)}})
+
+
+def _train(
+    recipe: Recipe,
+    run_dir: Path,
+    options: argparse.Namespace,
+    *,
+    minutes: float | None = None,
+    kimg: float = math.inf,
+    seed: int = 0,
+) -> None:
+    """Trains for what is left of the minutes, or until the tick that ends with so many images.
+
+    Raises TrainingError when the folder holds a run of other settings.
+    """
     if (about := run_dir / run_folder.RECIPE).is_file() and (ticks := _ticks(run_dir)):
-        if recipe_from_settings(json.loads(about.read_text(encoding="utf-8"))["recipe"]) != recipe:
+        held = json.loads(about.read_text(encoding="utf-8"))
+        if recipe_from_settings(held["recipe"]) != recipe or held["seed"] != seed:
             raise TrainingError(f"{run_dir} holds a run of other settings", "Give those in its recipe.json.")
-        seconds -= ticks[-1]["seconds"]
-        # A tick is told before it is measured, minutes are looked at afterwards: a finished run lacks a few seconds.
-        if seconds < ticks[-1]["seconds"] / len(ticks) / 2:
+        if ticks[-1]["kimg"] >= kimg:
             return
+        if minutes is not None:
+            minutes -= ticks[-1]["seconds"] / 60
+            # A tick is told before it is measured, minutes are looked at afterwards: a finished run lacks a few seconds.
+            if minutes * 60 < ticks[-1]["seconds"] / len(ticks) / 2:
+                return
+    enough = threading.Event()
+
+    def progress(stats: dict[str, Any]) -> None:
+        tell(f"{stats['kimg']:.1f} kimg, quality {stats['quality']:.1f}")
+        if round(stats["kimg"], 5) >= kimg:  # as stats.jsonl rounds it
+            enough.set()
+
     data = read_images(options.data, recipe.image_size)
-    train(
-        recipe,
-        _first(data, options.limit or len(data)),
-        run_dir,
-        minutes=seconds / 60,
-        clock=time.process_time,
-        progress=lambda stats: tell(f"{stats['kimg']:.1f} kimg, quality {stats['quality']:.1f}"),
-    )
+    try:
+        train(
+            recipe,
+            _first(data, options.limit or len(data)),
+            run_dir,
+            seed=seed,
+            minutes=minutes,
+            clock=time.process_time,
+            progress=progress,
+            cancel=enough,
+        )
+    except Cancelled:  # by progress: the recipe's own end, by which rates decay, is later
+        pass
+
+
+def _exported(recipe: Recipe, run_dir: Path, options: argparse.Namespace) -> ganrt.Generator:
+    """The best snapshot of a run."""
+    path = run_dir / f"{recipe.name}.onnx"
+    export_run(run_dir, path, overwrite=True)
+    return ganrt.load(str(path), device="cpu", threads=options.threads)
+
+
+def _course(ticks: list[dict[str, Any]], generator: ganrt.Generator, options: argparse.Namespace) -> dict[str, Any]:
+    """How a run went, and where in it the snapshot was taken."""
+    card = generator.card
+    return {
+        "run": {
+            "cpu_seconds": round(ticks[-1]["seconds"], 1),
+            "threads": options.threads,
+            "steps": ticks[-1]["step"],
+            "kimg": ticks[-1]["kimg"],
+            "images_per_second": round(_training_speed(ticks), 1),
+        }
+        | {name: ticks[-1][name] for name in _WATCHED},
+        "snapshot": {"digest": card.snapshot_digest, "kimg": card.kimg}
+        | next({name: tick[name] for name in _WATCHED} for tick in ticks if tick["kimg"] == card.kimg),
+    }
 
 
 def _measured(generator: ganrt.Generator, judge: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
