@@ -106,14 +106,17 @@ def _line(row: Row) -> str:
 
 
 def _spread(rows: list[Row]) -> list[str]:
-    """How far the two runs are apart in each figure, and which neighbours in its order their runs do not tell apart."""
+    """How far the two runs are apart in each figure, and which neighbours in its order they do not tell apart.
+
+    Those are whose means differ by less than the two runs of some recipe do.
+    """
     if not rows:
         return []
     lines = [
         "",
         "### The two runs of each recipe",
         "",
-        "| figure | difference of the two, largest | median | neighbours in this figure's order whose runs overlap |",
+        "| figure | difference of the two, largest | median | neighbours in its order not told apart |",
         "| --- | ---: | ---: | --- |",
     ]
     for key, (title, _, digits) in QUALITY.items():
@@ -122,8 +125,9 @@ def _spread(rows: list[Row]) -> list[str]:
         if not apart:
             continue
         widest = max(apart, key=lambda name: apart[name])
-        order = sorted(both, key=lambda name: statistics.mean(both[name]))
-        mixed = [f"`{one}` and `{two}`" for one, two in pairwise(order) if max(both[one]) >= min(both[two])]
+        means = {name: statistics.mean(values) for name, values in both.items()}
+        order = pairwise(sorted(means, key=lambda name: means[name]))
+        mixed = [f"`{one}` and `{two}`" for one, two in order if means[two] - means[one] < apart[widest]]
         lines.append(
             f"| {title} | {apart[widest]:.{digits}f} (`{widest}`) | {statistics.median(apart.values()):.{digits}f} "
             f"| {'; '.join(mixed) or 'none'} |"
