@@ -2,6 +2,7 @@
 
     python -m benchmarks.zoo judge               # trains the classifier that judges; it is in benchmarks/judges/
     python -m benchmarks.zoo row mlp_28          # trains a recipe for its minutes, exports it, measures it
+    python -m benchmarks.zoo again mlp_28        # once more with another seed, for as many images: beside the first run
     python -m benchmarks.zoo speed               # measures again how fast all rows' generators are, side by side
     python -m benchmarks.zoo table               # writes the table in docs/zoo.md from the figures in docs/zoo/
 
@@ -17,7 +18,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,18 +29,17 @@ from PIL import Image
 from torch import nn
 
 import ganrt
-from benchmarks import rounds, zoo_table
+from benchmarks import rounds, zoo_table, zoo_training
 from benchmarks.fashion_quality import DATA, epoch_told, tell
 from ganrt.encode import resize
 from ganrt.errors import GanrtError, TrainingError, UsageError
-from ganrt_training import metrics, run_folder
+from ganrt_training import metrics
 from ganrt_training.checkpoint import Trained, find_snapshot, load_generator, load_snapshot
 from ganrt_training.data import ImageData, read_images, read_mnist_family
 from ganrt_training.describe import macs_of, parameters_of
 from ganrt_training.export import export_run
 from ganrt_training.fold import fold_norms
-from ganrt_training.gans import find_recipe, recipe_from_settings
-from ganrt_training.loop import train
+from ganrt_training.gans import find_recipe
 from ganrt_training.readers.pixels import fitted
 from ganrt_training.recipe import Recipe
 
@@ -54,7 +53,6 @@ SECONDS, ROUNDS = 3.0, 5  # of a measurement of speed
 PROTOCOL = metrics.Protocol(widths=(16, 32, 64), hidden=128, epochs=8, precision="fp32")
 LEAST_ACCURACY = 0.9  # of the judge
 _GRID = 10  # rows and columns
-_WATCHED = ("real_accuracy", "fake_accuracy", "quality", "diversity")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,11 +67,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("judge", parents=[shared], help="trains the classifier that judges")
-    row = commands.add_parser("row", parents=[shared], help="trains a recipe, exports it, measures it")
+    run = argparse.ArgumentParser(add_help=False, parents=[shared])
+    run.add_argument("--quick", action="store_true", help="without the accuracy score, which takes minutes")
+    row = commands.add_parser("row", parents=[run], help="trains a recipe, exports it, measures it")
     row.add_argument("recipe", help="its name; key=value settings may follow anywhere")
     row.add_argument("--run-dir", type=Path, help=f"[{RUNS}/RECIPE]")
     row.add_argument("--minutes", type=float, default=MINUTES, help="of processor time")
-    row.add_argument("--quick", action="store_true", help="without the accuracy score, which takes minutes")
+    again = commands.add_parser("again", parents=[run], help="trains a row's recipe once more, with another seed")
+    again.add_argument("recipe", help="its name; settings and length are those of its row")
+    again.add_argument("--run-dir", type=Path, help=f"[{RUNS}/RECIPE-seedSEED]")
+    again.add_argument("--seed", type=int, default=1, help="not 0, which is the row's")
     speed = commands.add_parser("speed", parents=[shared], help="measures all rows' generators side by side")
     speed.add_argument("--runs", type=Path, default=RUNS, help="folder of the run folders")
     speed.add_argument("--rounds", type=int, default=ROUNDS)
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.what == "row":
             _row(options, settings)
         else:
-            {"judge": _judge, "speed": _speed, "table": _table}[options.what](options)
+            {"judge": _judge, "again": _again, "speed": _speed, "table": _table}[options.what](options)
     except GanrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -141,27 +144,15 @@ def _row(options: argparse.Namespace, settings: list[str]) -> None:
         raise UsageError(f"recipe {recipe.name} makes images from images", "Name one that makes them from latents.")
     run_dir = options.run_dir or RUNS / recipe.name
     judge, digest = _load_judge(options)
-    _train(recipe, run_dir, options)
+    zoo_training.train_for(recipe, _images(recipe, options), run_dir, minutes=options.minutes)
 
     trained = load_generator(find_snapshot(run_dir))
-    path = run_dir / f"{recipe.name}.onnx"
-    card = export_run(run_dir, path, overwrite=True)[path]
-    generator = ganrt.load(str(path), device="cpu", threads=options.threads)
+    generator = _exported(recipe, run_dir, options)
     _, discriminator = recipe.build(recipe, trained.channels, len(trained.class_names))
-    ticks = _ticks(run_dir)
     row = {
         "recipe": recipe.name,
         "command": "python -m benchmarks.zoo " + _words(options, "row", recipe.name, *settings),
-        "run": {
-            "cpu_seconds": round(ticks[-1]["seconds"], 1),
-            "threads": options.threads,
-            "steps": ticks[-1]["step"],
-            "kimg": ticks[-1]["kimg"],
-            "images_per_second": round(_training_speed(ticks), 1),
-        }
-        | {name: ticks[-1][name] for name in _WATCHED},
-        "snapshot": {"digest": card.snapshot_digest, "kimg": card.kimg}
-        | next({name: tick[name] for name in _WATCHED} for tick in ticks if tick["kimg"] == card.kimg),
+        **zoo_training.course(run_dir, generator.card, options.threads),
         "generator": {
             "image_size": recipe.image_size,
             "parameters": parameters_of(trained.generator),
@@ -179,25 +170,33 @@ def _row(options: argparse.Namespace, settings: list[str]) -> None:
     _draw(options.out / f"{recipe.name}.png", generator)
 
 
-def _train(recipe: Recipe, run_dir: Path, options: argparse.Namespace) -> None:
-    """Trains for what is left of the minutes. Raises TrainingError when the folder holds a run of other settings."""
-    seconds = options.minutes * 60
-    if (about := run_dir / run_folder.RECIPE).is_file() and (ticks := _ticks(run_dir)):
-        if recipe_from_settings(json.loads(about.read_text(encoding="utf-8"))["recipe"]) != recipe:
-            raise TrainingError(f"{run_dir} holds a run of other settings", "Give those in its recipe.json.")
-        seconds -= ticks[-1]["seconds"]
-        # A tick is told before it is measured, minutes are looked at afterwards: a finished run lacks a few seconds.
-        if seconds < ticks[-1]["seconds"] / len(ticks) / 2:
-            return
-    data = read_images(options.data, recipe.image_size)
-    train(
-        recipe,
-        _first(data, options.limit or len(data)),
-        run_dir,
-        minutes=seconds / 60,
-        clock=time.process_time,
-        progress=lambda stats: tell(f"{stats['kimg']:.1f} kimg, quality {stats['quality']:.1f}"),
-    )
+def _again(options: argparse.Namespace) -> None:
+    """A second run of a row, of as many images: its figures go beside the row's."""
+    path = options.out / f"{options.recipe}.json"
+    row = zoo_table.read_rows(options.out).get(options.recipe)
+    if row is None or options.recipe == zoo_table.REAL:
+        raise UsageError(f"{options.out} has no row {options.recipe!r}", "python -m benchmarks.zoo row makes it.")
+    if options.seed == 0:
+        raise UsageError("seed 0 is the row's own", "Name another.")
+    judge, digest = _load_judge(options)
+    if digest != row["judge"]["digest"]:
+        raise TrainingError(f"{path}: another classifier judged the row", f"Measure row {options.recipe} anew.")
+    recipe = find_recipe(options.recipe).with_overrides([word for word in row["command"].split() if "=" in word])
+    run_dir = options.run_dir or RUNS / f"{recipe.name}-seed{options.seed}"
+    images, kimg = _images(recipe, options), row["run"]["kimg"]
+    zoo_training.train_for(recipe, images, run_dir, kimg=kimg, seed=options.seed)
+
+    generator = _exported(recipe, run_dir, options)
+    again = {"seed": options.seed, **zoo_training.course(run_dir, generator.card, options.threads)}
+    again |= _measured(generator, judge, options)
+    _write(path, row | {"again": again | {"machine": _machine(options)}})
+
+
+def _exported(recipe: Recipe, run_dir: Path, options: argparse.Namespace) -> ganrt.Generator:
+    """The best snapshot of a run."""
+    path = run_dir / f"{recipe.name}.onnx"
+    export_run(run_dir, path, overwrite=True)
+    return ganrt.load(str(path), device="cpu", threads=options.threads)
 
 
 def _measured(generator: ganrt.Generator, judge: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
@@ -284,6 +283,12 @@ def _generated(
     return np.concatenate([batch.images for batch in batches]), np.concatenate(labels)
 
 
+def _images(recipe: Recipe, options: argparse.Namespace) -> ImageData:
+    """What a recipe is trained on."""
+    data = read_images(options.data, recipe.image_size)
+    return _first(data, options.limit or len(data))
+
+
 def _first(data: ImageData, count: int) -> ImageData:
     """The first images of a set."""
     return ImageData(data.images[:count], data.labels[:count], data.class_names)
@@ -319,17 +324,6 @@ def _frechet(judge: nn.Module, images: metrics.Images, test: metrics.Images, siz
 def _resampled(images: metrics.Images, size: int) -> metrics.Images:
     """28x28 images made as large as a recipe is trained on them, and reduced as what it generates is."""
     return resize(fitted(images, size, None, (255, 255, 255)), (SIZE, SIZE), "lanczos")
-
-
-def _ticks(run_dir: Path) -> list[dict[str, Any]]:
-    path = run_dir / run_folder.STATS
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def _training_speed(ticks: list[dict[str, Any]]) -> float:
-    """Images a second of processor time in training steps alone, over all ticks."""
-    images = np.diff([0.0, *(tick["kimg"] * 1000 for tick in ticks)])
-    return float(images.sum() / (images / [tick["images_per_second"] for tick in ticks]).sum())
 
 
 def _macs(network: nn.Module, given: torch.Tensor, trained: Trained) -> int:

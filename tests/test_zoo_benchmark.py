@@ -43,6 +43,24 @@ def test_a_row_has_its_samples_and_names_nothing_of_where_it_was_made(name: str)
     assert not {"/", "host"} & set(json.dumps(ROWS[name]["machine"]))
 
 
+ONCE = {"cgan_28"}  # not run again yet, as the page says
+
+
+@pytest.mark.parametrize("name", sorted(set(zoo_table.ROWS) - ONCE))
+def test_every_row_has_a_second_run_of_as_many_images(name: str) -> None:
+    row, again = ROWS[name], ROWS[name]["again"]
+    assert again["seed"] != 0 and again["snapshot"]["digest"] != row["snapshot"]["digest"]
+    assert (again["run"]["steps"], again["run"]["kimg"]) == (row["run"]["steps"], row["run"]["kimg"])
+    for key in zoo_table.QUALITY:
+        assert (again[key] is None) == (row[key] is None)
+        for what in {"n", "seed", "trained_on"} & set(row[key] or ()):
+            assert again[key][what] == row[key][what]
+
+
+def test_rows_of_one_run_are_those_that_are_known() -> None:
+    assert {name for name in zoo_table.ROWS if "again" not in ROWS[name]} == ONCE
+
+
 def test_every_row_that_is_to_be_has_a_recipe_that_takes_its_settings() -> None:
     for name, settings in zoo_table.ROWS.items():
         find_recipe(name).with_overrides(settings.split())
@@ -114,6 +132,70 @@ def test_a_trial(trial: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "old" not in text and text.startswith("before\n") and text.endswith("after\n")
     assert "| `mlp_28` | 27.2 k, " in text and "Not trained yet: `dcgan_28`, " in text
     assert zoo_table.read_rows(tmp_path / "out")["mlp_28"]["generation"]["side_by_side"]
+
+
+def test_a_second_run_is_as_long_as_the_row_says(trial: Any, tmp_path: Path) -> None:
+    out, run_dir = tmp_path / "out" / "dcgan_32.json", tmp_path / "again"
+    settings = ["conditional=true", "width=2", "z_dim=8", "batch_size=20", "tick_kimg=0.02", "lr_decay=0.5"]
+    assert trial("judge") == 0
+    assert trial("row", "dcgan_32", "--run-dir", str(tmp_path / "row"), "--minutes", "1e-5", *settings) == 0
+    row = json.loads(out.read_text())
+
+    def again(kimg: float, folder: Path = run_dir) -> Any:
+        out.write_text(json.dumps(row | {"run": row["run"] | {"kimg": kimg}}))
+        assert trial("again", "dcgan_32", "--run-dir", str(folder)) == 0
+        figures = json.loads(out.read_text())
+        assert figures.pop("again")["run"]["kimg"] == kimg and figures["frechet"] == row["frechet"]
+        return json.loads(out.read_text())["again"]
+
+    again(0.04)  # as if it had been interrupted there
+    whole = again(0.06)
+    assert whole["seed"] == 1 and whole["run"]["steps"] == 3
+    assert whole["snapshot"]["digest"] != row["snapshot"]["digest"]
+    assert whole["classification_accuracy_score"]["trained_on"] == 80
+    held, expected = (json.loads((folder / "recipe.json").read_text()) for folder in (run_dir, tmp_path / "row"))
+    assert held == expected | {"seed": 1}  # total_kimg, by which rates fall, too
+    assert [json.loads(line)["step"] for line in (run_dir / "stats.jsonl").open()] == [1, 2, 3]
+
+    assert again(0.06) == whole  # measured only
+    at_once = again(0.06, tmp_path / "at once")
+    same = ("frechet", "label_fidelity", "classification_accuracy_score")
+    assert [at_once[key] for key in same] == [whole[key] for key in same]
+    assert at_once["run"]["quality"] == whole["run"]["quality"]
+
+
+def test_a_second_run_needs_a_row_of_the_same_classifier_and_another_seed(
+    trial: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trial("judge") == 0
+    for name in ("mlp_28", "real"):
+        assert trial("again", name) == 2
+        assert f"no row '{name}'" in capsys.readouterr().err
+    row = {"recipe": "mlp_28", "command": "row mlp_28", "run": {"kimg": 0.02}, "judge": {"digest": "sha256:0"}}
+    (tmp_path / "out" / "mlp_28.json").write_text(json.dumps(row))
+    assert trial("again", "mlp_28", "--seed", "0") == 2
+    assert "seed 0" in capsys.readouterr().err
+    assert trial("again", "mlp_28") == 1
+    assert "another classifier" in capsys.readouterr().err
+
+
+def test_the_page_tells_how_far_two_runs_are_apart() -> None:
+    def row(name: str, *distances: float) -> Any:
+        once, *twice = ({**ROWS["mlp_28"], "recipe": name, "frechet": {"distance": one}} for one in distances)
+        once.pop("again", None)
+        return once | ({"again": twice[0]} if twice else {})
+
+    rows = {"a": row("a", 4, 5), "b": row("b", 6, 4.8), "c": row("c", 6.6, 7.2), "d": row("d", 6.5)}
+    text = zoo_table.filled(f"{zoo_table.START}{zoo_table.END}", rows)
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("| `")] == [
+        "4.00, 5.00",
+        "6.00, 4.80",
+        "6.50",
+        "6.60, 7.20",
+    ]
+    assert "One run only, so far: `d`." in text
+    assert "| Fréchet distance | 1.20 (`b`) | 1.00 | `a` and `b` |" in text
+    assert "| label fidelity |" not in text  # none has classes
 
 
 def test_what_cannot_be_meant_is_refused(trial: Any, capsys: pytest.CaptureFixture[str]) -> None:
