@@ -89,8 +89,9 @@ def test_a_class_without_images_and_classes_of_one_do_no_harm() -> None:
     few = quick_data(5)
     data = ImageData(few.images, np.array([0, 0, 0, 0, 2]), ("a", "b", "c"))
     models = [metrics.build_classifier((8, 8), 1, 3, of).eval() for of in PROTOCOLS]
-    value = Energy(models, data, CPU)(torch.rand(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2]))
-    assert torch.isfinite(value)
+    energy = Energy(models, data, CPU)
+    assert torch.isfinite(energy(torch.rand(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])))
+    assert {label for _ in range(20) for label in energy.labels(8).tolist()} == {0, 2}
 
 
 @pytest.mark.parametrize(("count", "classes"), [(64, 2), (63, 1), (33, 1), (8, 1), (200, 2)])

@@ -67,6 +67,7 @@ class Energy:
             [_Kind(look[labels == label]) for look in seen] if (labels == label).any() else []
             for label in range(len(data.class_names))
         ]
+        self._present = labels.unique().to(device)
 
     def __call__(self, fakes: Tensor, y: Tensor) -> Tensor:
         """The mean over the classes in ``y`` int64 [N] for images float [N, C, H, W]: a scalar with a gradient.
@@ -83,8 +84,8 @@ class Energy:
 
     def labels(self, count: int) -> Tensor:
         """Labels int64 [``count``] for images that are made only to be compared: few classes, with many images each."""
-        wanted = max(1, min(len(self._classes), count // TOGETHER))
-        chosen = torch.randperm(len(self._classes), device=self._device)[:wanted]
+        wanted = max(1, min(len(self._present), count // TOGETHER))
+        chosen = self._present[torch.randperm(len(self._present), device=self._device)[:wanted]]
         return chosen.repeat_interleave(-(-count // wanted))[:count]
 
     def _look(self, images: Tensor) -> list[Tensor]:
@@ -118,18 +119,20 @@ class _Kind:
         values = values.clamp(min=0)
         kept = values > 1e-4 * values.max()
         values, vectors = values[kept], vectors[:, kept]
-        total = values.sum().clamp(min=1e-12)
+        # A class whose images are one, as far as this layer sees, has no deviation to measure in.
+        total = values.sum().clamp(min=1e-4 * float(seen.double().square().sum(dim=1).mean()) + 1e-12)
         floor = _FLOOR * total / max(1, min(len(values), _COUNT))
         self._scale = 1 / total.sqrt().float()
         self._whiten = (vectors * (values + floor).rsqrt() / max(1, len(values)) ** 0.5).float()
-        self._plain, self._white = seen * self._scale, centred.float() @ self._whiten
+        # In half precision, for memory's sake: some thousand numbers an image.
+        self._plain, self._white = (seen * self._scale).half(), (centred.float() @ self._whiten).half()
 
     def distance(self, looks: Tensor) -> Tensor:
         """The energy distances of generated images [M, D] to some of the real ones, both summed."""
         count = len(self._plain)
         drawn = torch.randint(count, (min(REFERENCES, count),), device=looks.device)
-        plain = _energy(looks * self._scale, self._plain[drawn])
-        return plain + _energy((looks - self._mean) @ self._whiten, self._white[drawn])
+        plain = _energy(looks * self._scale, self._plain[drawn].float())
+        return plain + _energy((looks - self._mean) @ self._whiten, self._white[drawn].float())
 
 
 def energy_of(data: ImageData, run_dir: Path, seed: int, team: Crew) -> Energy:
