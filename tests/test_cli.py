@@ -58,7 +58,8 @@ OPTIONS = {
     "recipes": "",
     "evaluate": """--real --metrics --features --weights --n --cas-n --seed --psi --latent-std --confidence --keep
         --mode --background --on-corrupt --out --device --threads --quiet --json""",
-    "train": "--data --run-dir --seed --device --features --minutes --mode --background --on-corrupt --split --dry-run",
+    "train": """--data --run-dir --seed --device --features --start --minutes --mode --background --on-corrupt --split
+        --dry-run""",
     "export": """--out --torch --weights --torch-args --key --z-shape --range --classes --labels --layout
         --z-distribution --name --description --data --data-licence --licence --card --quality --precision
         --overwrite""",
