@@ -140,17 +140,16 @@ def energy_of(data: ImageData, run_dir: Path, seed: int, team: Crew) -> Energy:
 
     Raises TrainingError when the folder holds the classifiers of other images.
     """
-    found = []
+    found, classes = [], len(data.class_names)
     for number, protocol in enumerate(PROTOCOLS):
         path = run_dir / CLASSIFIER.format(number)
         about = asdict(protocol) | {"data": digest(data)}
         if team.rank == 0 and not path.exists():
             logger.info("training a classifier that the energy distance looks through")
-            classes = len(data.class_names)
             model = metrics.train_classifier(data.images, data.labels, classes, protocol, device=team.device)
             metrics.save_classifier(path, model, about)
         team.wait()
-        known = metrics.load_classifier(path, _built(data, protocol), about)
+        known = metrics.load_classifier(path, metrics.untrained_classifier(data.images, classes, protocol), about)
         if known is None:
             raise TrainingError(f"{path}: not the classifier of these images", "Remove it: it is trained anew.")
         found.append(known.to(team.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -161,12 +160,8 @@ def untrained(data: ImageData, device: torch.device) -> Energy:
     """One that costs a step as much, without the classifiers' training."""
     some = torch.linspace(0, len(data) - 1, min(len(data), 2 * _BATCH)).long().numpy()
     few = ImageData(data.images[some], data.labels[some], data.class_names)
-    return Energy([_built(data, protocol).eval().to(device) for protocol in PROTOCOLS], few, device)
-
-
-def _built(data: ImageData, protocol: metrics.Protocol) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # weights are drawn, though others take their place
-        return metrics.build_classifier(data.images.shape[1:3], data.images.shape[3], len(data.class_names), protocol)
+    models = [metrics.untrained_classifier(few.images, len(few.class_names), protocol) for protocol in PROTOCOLS]
+    return Energy([model.eval().to(device) for model in models], few, device)
 
 
 def _energy(fakes: Tensor, reals: Tensor) -> Tensor:

@@ -70,6 +70,12 @@ def build_classifier(size: tuple[int, int], channels: int, classes: int, protoco
     return nn.Sequential(*layers, nn.Linear(protocol.hidden, classes))
 
 
+def untrained_classifier(images: Images, classes: int, protocol: Protocol) -> nn.Module:
+    """One for weights to be loaded into, for images uint8 [N, H, W, C]. The global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, though others take their place
+        return build_classifier(images.shape[1:3], images.shape[3], classes, protocol)
+
+
 def train_classifier(
     images: Images,
     labels: Labels,

@@ -40,7 +40,7 @@ _KINDS = (
     ),
     _Kind(
         "Energy distance",
-        "From generated to real images of the same class, in what a small classifier sees, times the recipe's weight. "
+        "From generated to real images of the same class, in what small classifiers see, times the recipe's weight. "
         "It does not reach zero: real images are apart from each other too.",
         {"energy": "energy"},
         "distance",

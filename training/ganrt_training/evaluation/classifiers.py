@@ -75,10 +75,7 @@ class School:
     def _kept(self, data: ImageData) -> nn.Module:
         """The classifier of real images from the folder, if it is there; else it is trained and put there."""
         assert self.keep is not None
-        with torch.random.fork_rng(devices=[]):  # weights are drawn, though others take their place
-            model = metrics.build_classifier(
-                data.images.shape[1:3], data.images.shape[3], len(data.class_names), self.protocol
-            )
+        model = metrics.untrained_classifier(data.images, len(data.class_names), self.protocol)
         about = asdict(self.protocol) | {
             "data": digest(data),
             "threads": torch.get_num_threads(),
