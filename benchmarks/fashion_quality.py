@@ -29,7 +29,7 @@ from ganrt_training.metrics import Protocol
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 JUDGED, TRAINED_ON = 10_000, 60_000
-LATENT_STD, CONFIDENCE = 1.3, 0.5  # of what is to be trained on
+LATENT_STD, CONFIDENCE = 1.1, 0.5  # of what is to be trained on
 THREADS = 1  # they decide the order of sums, and so the last digits
 PLAIN, FILTERED = KINDS = "evaluation", "filtered"
 _OF_FILTERED = ("frechet", "manifold", "cas")

@@ -23,8 +23,7 @@ def narrowed(generator: Any, classes: int, seed: int = 0) -> nn.Module:
     """
     generator = generator.eval()
     last = generator.to_image
-    z_dim = generator.mix.out_features // 2
-    z = torch.randn(_LATENTS, z_dim, generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(_LATENTS, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     features = _features(generator, z, torch.arange(_LATENTS) % classes)
     wanted = last(features)
     weighs = features.square().mean((0, 2, 3)).sqrt() * last.weight.abs().sum((0, 2, 3))

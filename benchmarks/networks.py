@@ -65,10 +65,10 @@ def network(name: str, folder: Path) -> Network:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     plain = folder / f"{name}-plain.onnx"
     if name == "fashion":
-        recipe = find_recipe("cgan_projection_28").with_overrides(["width=64", "z_dim=64"])
-        module = _settled(recipe.build(recipe, 1, 10)[0], 64, 10)
-        plain.write_bytes(_exported(module, 64, 10).SerializeToString())
-        return Network(name, module, find_model("fashion"), plain, 64, 10)
+        recipe = find_recipe("cgan_projection_28").with_overrides(["width=64", "z_dim=320", "noise=1.3"])
+        module = _settled(recipe.build(recipe, 1, 10)[0], recipe.z_dim, 10)
+        plain.write_bytes(_exported(module, recipe.z_dim, 10).SerializeToString())
+        return Network(name, module, find_model("fashion"), plain, recipe.z_dim, 10)
     module = _settled(_dcgan64() if name == "dcgan64" else _mlp28(), 100, 0)
     plain.write_bytes(_exported(module, 100, 0).SerializeToString())
     net = Network(name, module, folder / f"{name}.onnx", plain, 100, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_card_gets_two_evaluations_and_how_far_they_move_with_the_seed(
     assert first["spread"] == {} and list(first["by_seed"]) == ["0"]
     plain, filtered = (Evaluation.from_json(first[kind]) for kind in ("evaluation", "filtered"))
     assert (plain.protocol["latent_std"], plain.protocol["confidence"]) == (1.0, None)
-    assert (filtered.protocol["latent_std"], filtered.protocol["confidence"]) == (1.3, 0.5)
+    assert (filtered.protocol["latent_std"], filtered.protocol["confidence"]) == (1.1, 0.5)
     assert "label_fidelity" not in {one.key for one in filtered.figures}  # the classifier would agree with itself
     assert "digest" not in plain.protocol["generated"]  # of a file that the figures are yet to go into
     assert first["snapshot_digest"] == ganrt.load("fashion-fast", "cpu").card.snapshot_digest
@@ -77,20 +78,27 @@ def test_one_script_trains_exports_and_measures_what_is_shipped(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fashion_quality, "CONFIDENCE", 0.0)  # what is trained in a second convinces nobody
-    name, small = "fashion-fast", "width=2 d_width=2 batch_size=16 tick_kimg=0.016 snapshot_kimg=0.016 precision=fp32"
-    monkeypatch.setattr(fashion_train, "GENERATORS", {name: fashion_train.GENERATORS[name]})
-    rest = f"--data {real} --device cpu --limit 120 --seeds 0 --set {small}"
-    words = f"--out {tmp_path} {rest} z_dim=4 total_kimg=0.032"
+    name, first, second = "fashion-fast", "width=2 d_width=2 z_dim=4", "width=2 z_dim=16"
+    monkeypatch.setattr(fashion_train, "GENERATORS", {name: (first, second)})
+    small = "batch_size=16 tick_kimg=0.016 snapshot_kimg=0.016 precision=fp32 total_kimg=0.032"
+    words = f"--out {tmp_path} --data {real} --device cpu --limit 120 --seeds 0 --set {small}"
     assert fashion_train.main(words.split()) == 0
     card = read_model(tmp_path / f"{name}.onnx").card
-    assert (card.name, card.recipe, card.kimg, card.z_dim) == (name, "cgan_projection_28", 0.032, 4)
+    assert (card.name, card.recipe, card.kimg, card.z_dim) == (name, "cgan_projection_28", 0.032, 16)
     assert card.data.startswith("Fashion-MNIST") and card.licence == "Apache-2.0"
     assert card.quality == json.loads((tmp_path / f"{name}.json").read_text())
-
-    snapshot = tmp_path / name / "snapshot-000000.safetensors"
-    words = f"--refine {snapshot} --out {tmp_path}/refined {rest} z_dim=16 total_kimg=0.048"
-    assert fashion_train.main(words.split()) == 0
-    card = read_model(tmp_path / "refined" / "fashion.onnx").card
-    assert (card.name, card.kimg, card.z_dim) == ("fashion", 0.048, 16)
-    run = json.loads((tmp_path / "refined" / "fashion" / "recipe.json").read_text())
+    run = json.loads((tmp_path / name / "recipe.json").read_text())
     assert run["start"]["kimg"] == 0.032
+
+    (tmp_path / f"{name}.onnx").unlink()
+    stats = tmp_path / "first" / name / "stats.jsonl"
+    before = stats.read_bytes()
+    assert fashion_train.main([*words.split(), "total_kimg=0.064", "--refine"]) == 1  # its run folder is of 0.032
+    shutil.rmtree(tmp_path / name)
+    assert fashion_train.main([*words.split(), "total_kimg=0.064", "--refine"]) == 0
+    assert read_model(tmp_path / f"{name}.onnx").card.kimg == 0.064 and stats.read_bytes() == before
+
+
+def test_there_must_be_something_to_refine(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fashion_train.main(f"--out {tmp_path} --data {real} --refine".split()) == 1
+    assert f"{tmp_path / 'first' / 'fashion'}: there is no snapshot" in capsys.readouterr().err

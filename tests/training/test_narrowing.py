@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks.narrowing import narrowed
@@ -11,25 +12,26 @@ from ganrt_training.gans import find_recipe
 
 
 def made(generator: Any) -> torch.Tensor:
-    z = torch.randn(60, 4, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(60, generator.z_dim, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         images: torch.Tensor = generator(z, torch.arange(60) % 3)
     return images
 
 
-def small() -> Any:
+def small(*settings: str) -> Any:
     torch.manual_seed(0)
-    recipe = find_recipe("cgan_projection_28").with_overrides(["width=4", "z_dim=4"])
+    recipe = find_recipe("cgan_projection_28").with_overrides(["width=4", "z_dim=4", *settings])
     return recipe.build(recipe, 1, 3)[0].eval()
 
 
-def test_a_channel_that_does_nothing_is_the_one_that_goes() -> None:
-    generator = small()
+@pytest.mark.parametrize("settings", [(), ("noise=1", "z_dim=20")])
+def test_a_channel_that_does_nothing_is_the_one_that_goes(settings: tuple[str, ...]) -> None:
+    generator = small(*settings)
     with torch.no_grad():
         generator.to_image.weight[:, 2] = 0
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     narrow: Any = narrowed(generator, 3)
-    assert (narrow.to_image.in_channels, narrow.up2.out_channels) == (3, 3)
+    assert (narrow.to_image.in_channels, narrow.up2.out_channels, narrow.z_dim) == (3, 3, generator.z_dim)
     torch.testing.assert_close(made(narrow), made(generator), atol=1e-3, rtol=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
 

@@ -1,10 +1,14 @@
-"""The energy distance between generated and real images of a class, in what small classifiers see of them.
+"""The distance between generated and real images of a class, in what small classifiers see of them.
 
 An adversarial loss says which way an image should change to look real; that a generator's images lie closer together
 than real ones is hardly felt by it. The energy distance (Székely & Rizzo 2013, doi 10.1016/j.jspi.2013.03.018) is zero
 only where two distributions are the same: its gradient draws images to real ones and drives them apart from each other.
 It is taken from mini-batches, as moments are by generative moment matching (Li et al. 2015, arXiv 1502.02761) and by
 the Cramér GAN (Bellemare et al. 2017, arXiv 1705.10743); the classifiers are trained before, on the real images alone.
+
+What is far away decides it most. So the ratio of kernel densities is lowered as well, which the nearest images decide:
+its gradient is that of the Kullback-Leibler divergence, with both densities estimated from samples (as entropy's is by
+Li & Turner 2018, arXiv 1705.07107).
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from ganrt.errors import TrainingError
 from ganrt_training import metrics
 from ganrt_training.crew import Crew
 from ganrt_training.data import ImageData, digest
+from ganrt_training.recipe import Recipe
 from ganrt_training.run_folder import to_float
 
 logger = logging.getLogger("ganrt.training")
@@ -32,30 +37,45 @@ PROTOCOLS = (
     metrics.Protocol(widths=(16, 32, 64), hidden=128, epochs=8, precision="fp32"),
     metrics.Protocol(widths=(24, 48, 96), hidden=192, epochs=10, seed=12),
     metrics.Protocol(seed=1, precision="fp32"),
+    metrics.Protocol(seed=2, epochs=8),
 )
 CLASSIFIER = "classifier-{}.safetensors"  # in the run's folder
 LEAST_SIDE = 8  # pixels, for the classifiers
-TOGETHER = 32  # generated images of a class, where they are made for this alone
+TOGETHER = 64  # generated images of a class, where they are made for this alone
 REFERENCES = 1000  # real images of a class that the generated ones of a step are held against
 MOST = 60_000  # real images that these are drawn from
 _MAPS, _PIXELS = 3, 14  # the last convolution's maps, and images, are averaged down to these sides, at most
 _FLOOR = 0.1  # of the mean variance of as many directions as count: those in which images hardly differ stay small
 _COUNT = 30
+_NEAR = 0.1  # of a class's deviation: the width of the kernel exp(-distance / width) of the densities
 _BATCH = 1000
 
 
 class Energy:
-    """Energy distances to the images of a data set, class by class.
+    """Distances to the images of a data set, class by class.
 
     ``classifiers`` are of :func:`metrics.build_classifier`, in inference mode on ``device``. What the last convolution
     and the layer before the last of each say of an image, and the image itself, made small, are compared twice: as they
     are, in units of the class's deviation, where the largest differences decide, and whitened, where all
     directions in which images of the class differ count.
+
+    ``spread`` is how strongly images are driven from the generated ones near them, where real ones draw them with 1.
+    ``telling`` is the weight, beside the distances, of the classifiers' loss in telling which class an image was made
+    for (the auxiliary classifier's of Odena et al. 2016, arXiv 1610.09585).
     """
 
-    def __init__(self, classifiers: Sequence[nn.Module], data: ImageData, device: torch.device, seed: int = 0) -> None:
-        self._device = device
-        self._parts = [_halves(classifier.requires_grad_(False)) for classifier in classifiers]
+    def __init__(
+        self,
+        classifiers: Sequence[nn.Module],
+        data: ImageData,
+        device: torch.device,
+        seed: int = 0,
+        *,
+        spread: float = 1.0,
+        telling: float = 0.0,
+    ) -> None:
+        self._device, self._spread, self._telling = device, spread, telling
+        self._parts = [_parts(classifier.requires_grad_(False)) for classifier in classifiers]
         chosen = torch.arange(len(data))
         if len(data) > MOST:
             chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
@@ -72,15 +92,19 @@ class Energy:
     def __call__(self, fakes: Tensor, y: Tensor) -> Tensor:
         """The mean over the classes in ``y`` int64 [N] for images float [N, C, H, W]: a scalar with a gradient.
 
-        Without bias, up to a constant that is the real images' own. Classes with one image are left out. The real
-        images are drawn from PyTorch's global random state.
+        Energy distances are without bias, up to a constant that is the real images' own. Classes with one image are
+        left out. The real images are drawn from PyTorch's global random state.
         """
         looks, terms = self._look(fakes), []
         for label, kinds in enumerate(self._classes):
             mine = torch.nonzero(y == label)[:, 0]
             if len(mine) > 1:
-                terms += [kind.distance(look[mine]) for look, kind in zip(looks, kinds, strict=False)]
-        return torch.stack(terms).mean() if terms else fakes.sum() * 0
+                terms += [kind.distance(look[mine], self._spread) for look, kind in zip(looks, kinds, strict=False)]
+        total = torch.stack(terms).mean() if terms else fakes.sum() * 0
+        if self._telling and terms:
+            told = [F.cross_entropy(last(look), y) for (_, _, last), look in zip(self._parts, looks[2::2], strict=True)]
+            total = total + self._telling * torch.stack(told).mean()
+        return total
 
     def labels(self, count: int) -> Tensor:
         """Labels int64 [``count``] for images that are made only to be compared: few classes, with many images each."""
@@ -90,17 +114,17 @@ class Energy:
 
     def _look(self, images: Tensor) -> list[Tensor]:
         looks = [_small(images, _PIXELS)]
-        for convolutions, dense in self._parts:
+        for convolutions, dense, _ in self._parts:
             maps = convolutions(images)
             looks += [_small(maps, _MAPS), dense(maps)]
         return looks
 
 
-def _halves(classifier: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """A classifier's convolutions, and what follows up to the layer before the last."""
+def _parts(classifier: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """A classifier's convolutions, what follows up to the layer before the last, and the last."""
     assert isinstance(classifier, nn.Sequential)
     flatten = next(at for at, layer in enumerate(classifier) if isinstance(layer, nn.Flatten))
-    return classifier[:flatten], classifier[flatten:-1]
+    return classifier[:flatten], classifier[flatten:-1], classifier[-1]
 
 
 def _small(maps: Tensor, most: int) -> Tensor:
@@ -127,16 +151,18 @@ class _Kind:
         # In half precision, for memory's sake: some thousand numbers an image.
         self._plain, self._white = (seen * self._scale).half(), (centred.float() @ self._whiten).half()
 
-    def distance(self, looks: Tensor) -> Tensor:
-        """The energy distances of generated images [M, D] to some of the real ones, both summed."""
+    def distance(self, looks: Tensor, spread: float) -> Tensor:
+        """The distances of generated images [M, D] to some of the real ones, as they are and whitened, summed."""
         count = len(self._plain)
         drawn = torch.randint(count, (min(REFERENCES, count),), device=looks.device)
-        plain = _energy(looks * self._scale, self._plain[drawn].float())
-        return plain + _energy((looks - self._mean) @ self._whiten, self._white[drawn].float())
+        plain = _distance(looks * self._scale, self._plain[drawn].float(), spread)
+        return plain + _distance((looks - self._mean) @ self._whiten, self._white[drawn].float(), spread)
 
 
-def energy_of(data: ImageData, run_dir: Path, seed: int, team: Crew) -> Energy:
-    """The energy distance to a run's images. Its classifiers are trained by the first process, and kept in the folder.
+def energy_of(data: ImageData, run_dir: Path, recipe: Recipe, seed: int, team: Crew) -> Energy:
+    """The distance to a run's images that its recipe asks for.
+
+    Its classifiers are trained by the first process, and kept in the folder.
 
     Raises TrainingError when the folder holds the classifiers of other images.
     """
@@ -145,7 +171,7 @@ def energy_of(data: ImageData, run_dir: Path, seed: int, team: Crew) -> Energy:
         path = run_dir / CLASSIFIER.format(number)
         about = asdict(protocol) | {"data": digest(data)}
         if team.rank == 0 and not path.exists():
-            logger.info("training a classifier that the energy distance looks through")
+            logger.info("training a classifier that images are seen through")
             model = metrics.train_classifier(data.images, data.labels, classes, protocol, device=team.device)
             metrics.save_classifier(path, model, about)
         team.wait()
@@ -153,7 +179,7 @@ def energy_of(data: ImageData, run_dir: Path, seed: int, team: Crew) -> Energy:
         if known is None:
             raise TrainingError(f"{path}: not the classifier of these images", "Remove it: it is trained anew.")
         found.append(known.to(team.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return Energy(found, data, team.device, seed)
+    return Energy(found, data, team.device, seed, spread=recipe.energy_spread, telling=recipe.energy_labels)
 
 
 def untrained(data: ImageData, device: torch.device) -> Energy:
@@ -164,11 +190,15 @@ def untrained(data: ImageData, device: torch.device) -> Energy:
     return Energy([model.eval().to(device) for model in models], few, device)
 
 
-def _energy(fakes: Tensor, reals: Tensor) -> Tensor:
-    """Twice the mean distance from fakes [N, K] to reals [M, K], less that among fakes."""
-    apart = _distances(fakes, fakes)
-    among = (apart.sum() - apart.diagonal().sum()) / (len(fakes) * (len(fakes) - 1))
-    return 2 * _distances(fakes, reals).mean() - among
+def _distance(fakes: Tensor, reals: Tensor, spread: float) -> Tensor:
+    """The energy distance of fakes [N, K] to reals [M, K], and the logarithm of the ratio of their densities there."""
+    to_reals, apart = _distances(fakes, reals), _distances(fakes, fakes)
+    others = ~torch.eye(len(fakes), dtype=torch.bool, device=fakes.device)
+    energy = 2 * to_reals.mean() - apart[others].mean()
+    # An image is moved to where the ratio is smaller; the others, of which the density is, stand still meanwhile.
+    still = _distances(fakes, fakes.detach()).masked_fill(~others, torch.inf)
+    own, wanted = (torch.logsumexp(-distances / _NEAR, dim=1) for distances in (still, to_reals))
+    return energy + _NEAR * (spread * own - wanted).mean()
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

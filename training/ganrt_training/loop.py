@@ -198,7 +198,7 @@ class _Run:
         self.tick_steps = max(1, round(recipe.tick_kimg * 1000 / recipe.batch_size))
         self.snapshot_ticks = max(1, round(recipe.snapshot_kimg / recipe.tick_kimg))
         self.varied = recipe.augment == "on" or (recipe.augment == "auto" and len(data) < augment.FEW)
-        energy = energy_of(data, run_dir, seed, team) if recipe.energy else None
+        energy = energy_of(data, run_dir, recipe, seed, team) if recipe.energy else None
         self.feed = Feed(recipe, data, len(names), seed, team, energy)
         self.eye = Eye(recipe, data, len(names), seed, team.device, network) if team.rank == 0 else None
         self.means = _Means(team.device)

@@ -76,7 +76,9 @@ class Recipe:
     loss: str = "non_saturating"  # a key of losses.LOSSES
     label_smoothing: float = 0.0  # one-sided: real images' target is 1 less this
     adversarial: float = 1.0  # weight of the loss in the generator's step; at 0 the discriminator stands still
-    energy: float = 0.0  # weight of the energy distance to real images of the class (energy.py)
+    energy: float = 0.0  # weight of the distance to real images of the class (energy.py)
+    energy_spread: float = 1.0  # how strongly generated images drive each other apart in it; real ones draw with 1
+    energy_labels: float = 0.0  # weight in it of the loss of classifiers that should tell the class
     d_steps: int = 1  # steps of the discriminator for one of the generator
     optimizer: str = "adam"  # or rmsprop
     lr_generator: float = 2e-4
@@ -183,6 +185,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("label_smoothing", 0, 0.5),
     ("adversarial", 0, 1e6),
     ("energy", 0, 1e6),
+    ("energy_spread", 0, 100),
+    ("energy_labels", 0, 1e6),
     ("d_steps", 1, 1000),
     ("lr_generator", 0, 10),
     ("lr_discriminator", 0, 10),

@@ -45,6 +45,7 @@ class Generator(nn.Module):
         self, size: int, z_dim: int, width: int, channels: int, classes: int, blocks: int = 0, noise: float = 0.0
     ) -> None:
         super().__init__()
+        self.z_dim = z_dim
         self.first_size = size // 4
         self.first_channels = 4 * width
         if noise:  # the others are added to what comes of them: one to each hidden unit, one to each channel after up1
