@@ -1,4 +1,4 @@
-"""The energy distance: that it tells what an image set lacks, and that runs learn by it."""
+"""The distance to real images of the class: that it tells what an image set lacks, and that runs learn by it."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_run_learns_by_it_alone_and_ends_as_an_uninterrupted_one(tmp_path: Pat
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     ticks = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert all({"energy", "quality"} <= tick.keys() and "generator_loss" not in tick for tick in ticks)
-    assert "Energy distance" in (run / "report.html").read_text()
+    assert "Distance within classes" in (run / "report.html").read_text()
 
 
 def test_it_lowers_the_distance(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ _KINDS = (
         guides=((0.5, "50 %: guessing"),),
     ),
     _Kind(
-        "Energy distance",
-        "From generated to real images of the same class, in what small classifiers see, times the recipe's weight. "
-        "It does not reach zero: real images are apart from each other too.",
+        "Distance within classes",
+        "From generated to real images of the same class, in what small classifiers see of both, times the recipe's "
+        "weight. Only whether it falls tells: real images have neither zero nor a number known before.",
         {"energy": "energy"},
         "distance",
     ),
