@@ -71,8 +71,8 @@ def make(real: Path, out: Path, judge: Path | None, threads: int, overwrite: boo
 
 def real_classifier(train: ImageData, protocol: metrics.Protocol, path: Path | None, threads: int) -> torch.nn.Module:
     """The classifier of real images, from the file when it has been trained before; else it is kept there."""
-    size, channels, classes = train.images.shape[1:3], train.images.shape[3], len(train.class_names)
-    judge = metrics.build_classifier(size, channels, classes, protocol)
+    classes = len(train.class_names)
+    judge = metrics.untrained_classifier(train.images, classes, protocol)
     about = metrics.describe(judge, protocol) | {
         "data": digest(train),
         "threads": threads,

@@ -26,6 +26,7 @@ from benchmarks.fashion_quality import DATA, tell
 from benchmarks.narrowing import narrowed
 from ganrt.errors import GanrtError
 from ganrt_training.assemble import CardTexts
+from ganrt_training.checkpoint import latest_snapshot
 from ganrt_training.export import export_run
 
 EXPORTED = Path(__file__).resolve().parent.parent / "exported"
@@ -75,16 +76,19 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> bool:
     """The first training, of all at once; whether all went well."""
     limit = ["--minutes", str(options.minutes)] if options.minutes else []
-    words = {name: [*COMMON.split(), *first.split()] for name, (first, _) in GENERATORS.items()}
-    return _run(options, options.out / FIRST, {name: [*settings, *limit] for name, settings in words.items()})
+    words = {name: [*COMMON.split(), *first.split(), *limit] for name, (first, _) in GENERATORS.items()}
+    return _run(options, options.out / FIRST, words)
 
 
 def refine(options: argparse.Namespace) -> bool:
     """The second training, of all at once; whether all went well. Raises GanrtError where the first is missing."""
-    words = {}
-    for name, (_, second) in GENERATORS.items():
-        words[name] = [*REFINED.split(), *second.split(), "--start", str(_latest(options.out / FIRST / name))]
+    words = {name: [*settings(name), "--start", str(_latest(options.out / FIRST / name))] for name in GENERATORS}
     return _run(options, options.out, words)
+
+
+def settings(name: str) -> list[str]:
+    """The settings of the second training: those of the shipped network."""
+    return [*REFINED.split(), *GENERATORS[name][1].split()]
 
 
 def _run(options: argparse.Namespace, out: Path, words: dict[str, list[str]]) -> bool:
@@ -105,7 +109,7 @@ def _run(options: argparse.Namespace, out: Path, words: dict[str, list[str]]) ->
 
 
 def _latest(run: Path) -> Path:
-    snapshot = max(run.glob("snapshot-*.safetensors"), default=None)
+    snapshot = latest_snapshot(run)
     if snapshot is None:
         raise GanrtError(f"{run}: there is no snapshot", "Train for longer: the same command goes on.")
     return snapshot

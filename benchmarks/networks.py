@@ -17,6 +17,7 @@ import onnx
 import torch
 from torch import nn
 
+from benchmarks import fashion_train
 from ganrt.card import Card
 from ganrt.models import find_model
 from ganrt_training.again import export_again
@@ -65,7 +66,7 @@ def network(name: str, folder: Path) -> Network:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     plain = folder / f"{name}-plain.onnx"
     if name == "fashion":
-        recipe = find_recipe("cgan_projection_28").with_overrides(["width=64", "z_dim=320", "noise=1.3"])
+        recipe = find_recipe(fashion_train.RECIPE).with_overrides(fashion_train.settings("fashion"))
         module = _settled(recipe.build(recipe, 1, 10)[0], recipe.z_dim, 10)
         plain.write_bytes(_exported(module, recipe.z_dim, 10).SerializeToString())
         return Network(name, module, find_model("fashion"), plain, recipe.z_dim, 10)

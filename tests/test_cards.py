@@ -185,8 +185,7 @@ def test_multiply_accumulates_are_those_of_the_layers(tmp_path: Path) -> None:
 
 
 def test_the_shipped_generators_cost_is_that_of_their_recipe_and_the_fast_one_is_a_fifth() -> None:
-    settings = f"{fashion_train.REFINED} {fashion_train.GENERATORS['fashion'][1]}"
-    recipe = find_recipe(fashion_train.RECIPE).with_overrides(settings.split())
+    recipe = find_recipe(fashion_train.RECIPE).with_overrides(fashion_train.settings("fashion"))
     generator = fold_norms(recipe.build(recipe, 1, 10)[0])
     path = cards.EXPORTED / "fashion.onnx"
     card = read_model(path).card

@@ -91,17 +91,23 @@ def find_snapshot(source: Path) -> Path:
         raise TrainingError(f"{source}: no such file or folder", "Name a run folder or one of its snapshots.")
     if (source / BEST).is_file():
         return source / BEST
-    numbered = [
-        (int(number), path)
-        for path in source.glob("snapshot-*.safetensors")
-        if (number := path.stem.removeprefix("snapshot-")).isdecimal()
-    ]
-    if not numbered:
+    latest = latest_snapshot(source)
+    if latest is None:
         raise TrainingError(
             f"{source}: no snapshot-*.safetensors in it",
             "A run writes its first one after tick_kimg thousand images: train it further, or name a run folder.",
         )
-    return max(numbered)[1]
+    return latest
+
+
+def latest_snapshot(run_dir: Path) -> Path | None:
+    """The numbered snapshot of a run folder that was shown most images, if there is one."""
+    numbered = [
+        (int(number), path)
+        for path in run_dir.glob("snapshot-*.safetensors")
+        if (number := path.stem.removeprefix("snapshot-")).isdecimal()
+    ]
+    return max(numbered)[1] if numbered else None
 
 
 def load_generator(path: Path) -> Trained:

@@ -74,7 +74,7 @@ class Energy:
         spread: float = 1.0,
         telling: float = 0.0,
     ) -> None:
-        self._device, self._spread, self._telling = device, spread, telling
+        self._spread, self._telling = spread, telling
         self._parts = [_parts(classifier.requires_grad_(False)) for classifier in classifiers]
         chosen = torch.arange(len(data))
         if len(data) > MOST:
@@ -109,7 +109,7 @@ class Energy:
     def labels(self, count: int) -> Tensor:
         """Labels int64 [``count``] for images that are made only to be compared: few classes, with many images each."""
         wanted = max(1, min(len(self._present), count // TOGETHER))
-        chosen = self._present[torch.randperm(len(self._present), device=self._device)[:wanted]]
+        chosen = self._present[torch.randperm(len(self._present), device=self._present.device)[:wanted]]
         return chosen.repeat_interleave(-(-count // wanted))[:count]
 
     def _look(self, images: Tensor) -> list[Tensor]:
@@ -166,10 +166,10 @@ def energy_of(data: ImageData, run_dir: Path, recipe: Recipe, seed: int, team: C
 
     Raises TrainingError when the folder holds the classifiers of other images.
     """
-    found, classes = [], len(data.class_names)
+    found, classes, source = [], len(data.class_names), digest(data)
     for number, protocol in enumerate(PROTOCOLS):
         path = run_dir / CLASSIFIER.format(number)
-        about = asdict(protocol) | {"data": digest(data)}
+        about = asdict(protocol) | {"data": source}
         if team.rank == 0 and not path.exists():
             logger.info("training a classifier that images are seen through")
             model = metrics.train_classifier(data.images, data.labels, classes, protocol, device=team.device)

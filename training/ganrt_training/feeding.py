@@ -30,8 +30,7 @@ class Feed:
         team: Crew,
         energy: Energy | None = None,
     ) -> None:
-        self._energy = energy
-        self._recipe, self._data, self._seed, self._team = recipe, data, seed, team
+        self._recipe, self._data, self._seed, self._team, self._energy = recipe, data, seed, team, energy
         self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
         self._classes = classes
         self._epoch, self._order = 0, self._order_of(0)
